@@ -1,0 +1,124 @@
+"""The fleet: devices that are polled, and the ratings that bound every command to them.
+
+Powers in W, + = injection into the grid; energy in Wh; state of charge 0..1.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+
+import numpy as np
+
+from derms.domain.arrays import BoolArray, FloatArray
+
+
+class DeviceKind(StrEnum):
+    """What a device is to the control room."""
+
+    PV = "pv"
+    BATTERY = "battery"
+    HEAD_METER = "head-meter"
+    """Measures the whole feeder at its head; + = import."""
+    VOLTAGE_SENSOR = "voltage-sensor"
+    SYSTEM_METER = "system-meter"
+    """Stands for the utility's SCADA: the net load of the whole system; + = import."""
+
+
+DER_KINDS = frozenset({DeviceKind.PV, DeviceKind.BATTERY})
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a device listens."""
+
+    host: str
+    port: int
+    unit: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}/{self.unit}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """One device of the fleet file."""
+
+    id: str
+    kind: DeviceKind
+    driver: str
+    endpoint: Endpoint
+    bus: str
+    """Bus of the feeder model at which it connects."""
+    p_rated_w: float = 0.0
+    """Nameplate active power [W]; for a battery both ways."""
+    s_rated_va: float = 0.0
+    energy_wh: float = 0.0
+    """Usable energy [Wh]; 0 for everything but a battery."""
+    soc_min_frac: float = 0.1
+    """Reserve [0..1]: no discharge at or below it."""
+    soc_max_frac: float = 0.95
+    efficiency_frac: float = 0.95
+    """One-way efficiency (0..1] of a battery with its inverter."""
+    serial: str = ""
+    """Expected serial number; empty accepts any."""
+
+    @property
+    def is_der(self) -> bool:
+        return self.kind in DER_KINDS
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """All devices, in file order; the row of a device is its index in every column of the house."""
+
+    devices: tuple[Device, ...]
+    index: dict[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "index", {device.id: row for row, device in enumerate(self.devices)})
+
+    def __len__(self) -> int:
+        return len(self.devices)
+
+    def mask(self, *kinds: DeviceKind) -> BoolArray:
+        """Rows of the kinds named, shape (n,)."""
+        return np.array([device.kind in kinds for device in self.devices], dtype=np.bool_)
+
+    def rows(self, *kinds: DeviceKind) -> list[int]:
+        """Row numbers of the kinds named, in file order."""
+        return [row for row, device in enumerate(self.devices) if device.kind in kinds]
+
+    @cached_property
+    def is_pv(self) -> BoolArray:
+        return self.mask(DeviceKind.PV)
+
+    @cached_property
+    def is_battery(self) -> BoolArray:
+        return self.mask(DeviceKind.BATTERY)
+
+    @cached_property
+    def p_rated_w(self) -> FloatArray:
+        return _column(device.p_rated_w for device in self.devices)
+
+    @cached_property
+    def energy_wh(self) -> FloatArray:
+        return _column(device.energy_wh for device in self.devices)
+
+    @cached_property
+    def soc_min_frac(self) -> FloatArray:
+        return _column(device.soc_min_frac for device in self.devices)
+
+    @cached_property
+    def soc_max_frac(self) -> FloatArray:
+        return _column(device.soc_max_frac for device in self.devices)
+
+    @cached_property
+    def efficiency_frac(self) -> FloatArray:
+        return _column(device.efficiency_frac for device in self.devices)
+
+
+def _column(values: Iterable[float]) -> FloatArray:
+    column = np.array(list(values), dtype=np.float64)
+    column.flags.writeable = False
+    return column

@@ -1,0 +1,130 @@
+"""Commands on their way to devices, and the one outcome that each of them gets.
+
+Active power in W, + = injection. Times are seconds on the monotonic clock.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+import numpy as np
+
+from derms.domain.arrays import FloatArray
+
+
+class Quantity(StrEnum):
+    """What a command sets."""
+
+    P_SET = "p_set"
+    """Active power of a battery: + discharges, - charges."""
+    P_LIMIT = "p_limit"
+    """Ceiling on active-power injection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One absolute, idempotent instruction to one device; `value_w` None releases it to its own default."""
+
+    quantity: Quantity
+    value_w: float | None
+    reversion_s: float
+    """Dead-man time armed in the device with the value: after it, unrefreshed, the device is on its own [s]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a device holds for a quantity when it is read back."""
+
+    value_w: float | None
+    """None when the function is disabled."""
+    reversion_s: float
+    reversion_left_s: float
+    """NaN where the device does not tell."""
+    resolution_w: float
+    """Smallest step of the value in the device's registers [W]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """Written, read back, and its effect seen."""
+
+    effect_w: float
+
+
+@dataclass(frozen=True, slots=True)
+class Clamped:
+    """Applied at another value than wanted, because a guard said so."""
+
+    by: str
+    wanted_w: float
+    effect_w: float
+
+
+@dataclass(frozen=True, slots=True)
+class NotFollowing:
+    """Written and read back, but the measured power does not follow."""
+
+    effect_w: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Refused by a guard, or by the device with an answer; nothing changed."""
+
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Superseded:
+    """A newer command took its place before its effect could be seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """Its validity ended before it could be written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The write or the read-back did not come through; the device's state is what it was or its default."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """Sent, and nobody knows whether it arrived: read back before anything else."""
+
+    why: str
+
+
+Outcome = Applied | Clamped | NotFollowing | Rejected | Superseded | Expired | Failed | Unknown
+
+GOOD_OUTCOMES = (Applied, Clamped, Superseded)
+"""Outcomes that leave the device as the control room believes it to be."""
+
+
+@dataclass(frozen=True)
+class Dispatch:
+    """What the fleet should do until `valid_until_s`: piecewise linear in time, a row per device.
+
+    NaN means that the device is not commanded and stays with, or returns to, its own default.
+    """
+
+    plan_id: int
+    issued_at: datetime
+    valid_until_s: float
+    times_s: FloatArray
+    """Support points [s], increasing, shape (k,)."""
+    p_set_w: FloatArray
+    """Wanted battery power at the support points, shape (n, k)."""
+    p_limit_w: FloatArray
+    """Wanted limits at the support points, shape (n, k)."""
+
+    def wanted_w(self, quantity: Quantity, row: int, now_s: float) -> float:
+        """Value for a device now [W], interpolated between support points; NaN when not commanded.
+
+        Before the first and after the last support point the nearest value holds.
+        """
+        values = self.p_set_w if quantity is Quantity.P_SET else self.p_limit_w
+        return float(np.interp(now_s, self.times_s, values[row]))

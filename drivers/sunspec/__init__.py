@@ -1,0 +1,1 @@
+"""SunSpec devices: model definitions, the codec of points, discovery and the driver."""

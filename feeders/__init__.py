@@ -1,0 +1,1 @@
+"""Plug-ins towards the grid: one folder per feeder."""
