@@ -104,6 +104,23 @@ GOOD_OUTCOMES = (Applied, Clamped, Superseded)
 """Outcomes that leave the device as the control room believes it to be."""
 
 
+@dataclass(frozen=True, slots=True)
+class CommandRecord:
+    """One command with its end: what the ledger shows."""
+
+    seq: int
+    at: datetime
+    device_id: str
+    quantity: Quantity
+    plan_id: int
+    wanted_w: float
+    """What the plan wanted [W]; NaN for a release."""
+    value_w: float | None
+    """What was written [W]; None for a release."""
+    outcome: Outcome
+    ended_at: datetime
+
+
 @dataclass(frozen=True)
 class Dispatch:
     """What the fleet should do until `valid_until_s`: piecewise linear in time, a row per device.
@@ -121,10 +138,14 @@ class Dispatch:
     p_limit_w: FloatArray
     """Wanted limits at the support points, shape (n, k)."""
 
-    def wanted_w(self, quantity: Quantity, row: int, now_s: float) -> float:
-        """Value for a device now [W], interpolated between support points; NaN when not commanded.
+    def wanted_w(self, quantity: Quantity, now_s: float) -> FloatArray:
+        """Value per device now [W], interpolated between support points, shape (n,); NaN when not commanded.
 
         Before the first and after the last support point the nearest value holds.
         """
         values = self.p_set_w if quantity is Quantity.P_SET else self.p_limit_w
-        return float(np.interp(now_s, self.times_s, values[row]))
+        right = int(np.clip(np.searchsorted(self.times_s, now_s), 1, len(self.times_s) - 1))
+        left_s, right_s = self.times_s[right - 1], self.times_s[right]
+        share = float(np.clip((now_s - left_s) / (right_s - left_s), 0.0, 1.0))
+        wanted: FloatArray = values[:, right - 1] * (1.0 - share) + values[:, right] * share
+        return wanted

@@ -85,4 +85,5 @@ class TelemetrySnapshot:
         """Rows whose value of a column may enter control: quality GOOD and the value there, shape (n,)."""
         values: FloatArray = getattr(self, column)
         there = np.isfinite(values if values.ndim == 1 else values.sum(axis=1))
-        return (self.quality == Quality.GOOD) & there
+        good: BoolArray = (self.quality == Quality.GOOD) & there
+        return good

@@ -70,7 +70,7 @@ def definition(model_id: int) -> Mapping[str, Any]:
 
 
 def layout(model_id: int, repeats: Mapping[str, int] | None = None) -> Model:
-    """Lay out a model; `repeats` gives the counts of its repeating groups by count name (`NCrv`, `NPt`) or group name."""
+    """Lay out a model; `repeats` counts its repeating groups, by count name (`NCrv`, `NPt`) or group name."""
     group = definition(model_id)["group"]
     points = {point.name: point for point in _walk(group, "", 0, repeats or {})}
     last = max(points.values(), key=lambda point: point.offset)

@@ -1,0 +1,1 @@
+"""Pure and safety-critical: guards, and the one control cycle."""

@@ -1,0 +1,259 @@
+"""The control cycle: from what is known now to a verified plan and what each device should do. Pure but for its ports.
+
+The ladder is visible in `Plan.source`: optimizer, last good plan, rules, device defaults. A rung is used only when
+the verifier finds nothing wrong with it.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+
+from derms.domain.arrays import BoolArray, FloatArray
+from derms.domain.der import Fleet
+from derms.domain.dispatch import Dispatch
+from derms.domain.forecast import Forecast
+from derms.domain.plan import Plan, PlanSource
+from derms.domain.telemetry import TelemetrySnapshot
+from derms.errors import PlanError
+from derms.optimize.aggregate import VirtualBattery, aggregate, disaggregate
+from derms.optimize.fallback import defaults, rules, shifted
+from derms.optimize.horizon import PAST_STEPS, HorizonInput, HorizonOutput
+from derms.optimize.verify import FeederLookAhead, check_feeder, check_numbers, telling_steps
+
+CURTAIL_MIN_FRAC = 0.01
+"""Held-back PV under this share of what is available is solver noise: nobody is limited for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlState:
+    """What one cycle hands to the next."""
+
+    plan_id: int = 0
+    last_good: Plan | None = None
+    previous: Plan | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CycleSettings:
+    """Bounds of the cycle."""
+
+    dispatch_steps: int
+    """Plan steps that are shared out to devices."""
+    validity_s: float
+    """Life of a dispatch that no newer one replaces [s]."""
+    verify_steps: int
+    """Steps solved on the feeder."""
+    last_good_age_max_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CycleInput:
+    """Everything a decision depends on besides the state."""
+
+    fleet: Fleet
+    available: BoolArray
+    """Devices that may be dispatched, shape (n,)."""
+    snapshot: TelemetrySnapshot
+    forecast: Forecast
+    past_net_w: FloatArray
+    """Means of the last quarter hours [W], oldest first, shape (PAST_STEPS,)."""
+    der_rows: tuple[int, ...]
+    """Row in the fleet of each DER of the feeder model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A plan that passed, what it means for each device, and the state for the next cycle."""
+
+    plan: Plan
+    dispatch: Dispatch
+    state: ControlState
+    rejected: tuple[str, ...]
+    """Why each higher rung was not used."""
+
+
+Optimizer = Callable[[HorizonInput], HorizonOutput]
+
+
+def decide(
+    state: ControlState,
+    given: CycleInput,
+    *,
+    now: datetime,
+    now_s: float,
+    optimizer: Optimizer,
+    look_ahead: FeederLookAhead,
+    settings: CycleSettings,
+) -> Decision:
+    """Plan, disaggregate and verify; fall down the ladder until a rung passes.
+
+    `optimizer` raises PlanError when it has no plan; the last rung, device defaults, commands nobody and always
+    passes.
+    """
+    battery = aggregate(given.fleet, given.snapshot.soc_frac, given.available)
+    plan_id = state.plan_id + 1
+    rejected: list[str] = []
+    for plan in _ladder(state, given, battery, plan_id, now, optimizer, settings, rejected):
+        dispatch = _dispatch(plan, given, now=now, now_s=now_s, settings=settings)
+        wrong = _verify(plan, dispatch, given, battery, look_ahead, settings)
+        if wrong and plan.source is not PlanSource.DEFAULTS:
+            rejected.append(f"{plan.source}: {'; '.join(wrong)}")
+            continue
+        good = plan if plan.source is PlanSource.OPTIMIZER else state.last_good
+        return Decision(plan, dispatch, ControlState(plan_id=plan_id, last_good=good, previous=plan), tuple(rejected))
+    raise AssertionError("the ladder ends with device defaults, which always pass")
+
+
+def _ladder(
+    state: ControlState,
+    given: CycleInput,
+    battery: VirtualBattery,
+    plan_id: int,
+    now: datetime,
+    optimizer: Optimizer,
+    settings: CycleSettings,
+    rejected: list[str],
+) -> Iterator[Plan]:
+    """The rungs in order; why one is missing goes to `rejected`, which is also the next rung's reason."""
+    try:
+        yield _optimized(state, given, battery, plan_id, optimizer)
+    except PlanError as error:
+        rejected.append(f"{PlanSource.OPTIMIZER}: {error}")
+    last = state.last_good
+    if last is None:
+        rejected.append(f"{PlanSource.LAST_GOOD}: there is none")
+    elif (now - last.made_at).total_seconds() > settings.last_good_age_max_s:
+        rejected.append(f"{PlanSource.LAST_GOOD}: made at {last.made_at:%H:%M}, too old")
+    else:
+        yield shifted(last, given.forecast, plan_id=plan_id, reason=" | ".join(rejected))
+    yield rules(given.forecast, battery, plan_id=plan_id, reason=" | ".join(rejected))
+    yield defaults(given.forecast, battery, plan_id=plan_id, reason=" | ".join(rejected))
+
+
+def _optimized(
+    state: ControlState, given: CycleInput, battery: VirtualBattery, plan_id: int, optimizer: Optimizer
+) -> Plan:
+    forecast = given.forecast
+    if state.previous is None:
+        previous_w = np.zeros_like(forecast.net_load_w)
+    else:
+        previous_w = shifted(state.previous, forecast, plan_id=plan_id, reason="").battery_w
+    solution = optimizer(
+        HorizonInput(
+            net_load_w=forecast.net_load_w,
+            pv_w=forecast.pv_w,
+            past_net_w=given.past_net_w[-PAST_STEPS:],
+            previous_w=previous_w,
+            battery=battery,
+        )
+    )
+    reason = ""
+    if solution.slack_wh > 1e-3 * max(battery.energy_max_wh, 1.0):
+        reason = f"state-of-charge bounds gave way by {solution.slack_wh / 1e3:.2f} kWh"
+    return Plan(
+        id=plan_id,
+        made_at=forecast.made_at,
+        start=forecast.start,
+        step_s=forecast.step_s,
+        battery_w=solution.battery_w,
+        curtail_w=solution.curtail_w,
+        energy_wh=solution.energy_wh,
+        net_load_w=solution.net_load_w,
+        source=PlanSource.OPTIMIZER,
+        reason=reason,
+        solver=solution.solver,
+        iterations=solution.iterations,
+        objective=solution.objective,
+    )
+
+
+def _dispatch(plan: Plan, given: CycleInput, *, now: datetime, now_s: float, settings: CycleSettings) -> Dispatch:
+    """Share the first steps of a plan among devices, with support points at now and at the middle of each step."""
+    steps = min(settings.dispatch_steps, len(plan.battery_w))
+    shares_w = share_steps(plan.battery_w[:steps], given, plan.step_s)
+    limits_w = limit_steps(plan.curtail_w[:steps], given)
+    if plan.source is PlanSource.DEFAULTS:
+        shares_w, limits_w = np.full_like(shares_w, np.nan), np.full_like(limits_w, np.nan)
+    start_s = now_s + (plan.start - now).total_seconds()
+    middles_s = start_s + (np.arange(steps) + 0.5) * plan.step_s
+    first_w = shares_w[:, 0] if steps == 1 else 1.5 * shares_w[:, 0] - 0.5 * shares_w[:, 1]
+    rated_w = given.fleet.p_rated_w
+    return Dispatch(
+        plan_id=plan.id,
+        issued_at=now,
+        valid_until_s=now_s + settings.validity_s,
+        times_s=np.concatenate([[min(start_s, middles_s[0] - 1.0)], middles_s]),
+        p_set_w=np.column_stack([np.clip(first_w, -rated_w, rated_w), shares_w]),
+        p_limit_w=np.column_stack([limits_w[:, 0], limits_w]),
+    )
+
+
+def share_steps(battery_w: FloatArray, given: CycleInput, step_s: float) -> FloatArray:
+    """Disaggregate fleet powers [W], shape (steps,), step after step.
+
+    Returns power per device, shape (n, steps); NaN for devices that are not dispatched.
+    """
+    fleet = given.fleet
+    rows = fleet.is_battery & given.available
+    hours = step_s / 3600.0
+    energy_wh, efficiency = fleet.energy_wh[rows], fleet.efficiency_frac[rows]
+    soc = given.snapshot.soc_frac[rows]
+    stored_wh = np.maximum(soc - fleet.soc_min_frac[rows], 0.0) * energy_wh * efficiency
+    room_wh = np.maximum(fleet.soc_max_frac[rows] - soc, 0.0) * energy_wh / efficiency
+    shares_w = np.full((len(fleet), len(battery_w)), np.nan)
+    for step, total_w in enumerate(battery_w):
+        power_w = disaggregate(float(total_w), fleet.p_rated_w[rows], stored_wh, room_wh, dt_h=hours)
+        shares_w[rows, step] = power_w
+        out_wh, in_wh = np.maximum(power_w, 0.0) * hours, np.maximum(-power_w, 0.0) * hours
+        stored_wh = np.maximum(stored_wh - out_wh + in_wh * efficiency**2, 0.0)
+        room_wh = np.maximum(room_wh - in_wh + out_wh / efficiency**2, 0.0)
+    return shares_w
+
+
+def limit_steps(curtail_w: FloatArray, given: CycleInput) -> FloatArray:
+    """Limits [W] that hold PV back by the totals given, in proportion to nameplate.
+
+    Returns limits per device, shape (n, steps); NaN where there is none.
+    """
+    fleet, forecast = given.fleet, given.forecast
+    rows = fleet.is_pv & given.available
+    steps = len(curtail_w)
+    limits_w = np.full((len(fleet), steps), np.nan)
+    pv_w = forecast.pv_w[:steps]
+    held = curtail_w > CURTAIL_MIN_FRAC * np.maximum(pv_w, 1.0)
+    if rows.any() and held.any():
+        left_frac = np.clip(1.0 - curtail_w / np.maximum(pv_w, 1.0), 0.0, 1.0) * forecast.pv_frac[:steps]
+        limits_w[np.ix_(rows, held)] = np.outer(fleet.p_rated_w[rows], left_frac[held])
+    return limits_w
+
+
+def _verify(
+    plan: Plan,
+    dispatch: Dispatch,
+    given: CycleInput,
+    battery: VirtualBattery,
+    look_ahead: FeederLookAhead,
+    settings: CycleSettings,
+) -> list[str]:
+    wrong = check_numbers(plan, battery, given.forecast.pv_w, given.forecast.net_load_w)
+    if wrong or plan.source is PlanSource.DEFAULTS:
+        return wrong
+    fleet, forecast = given.fleet, given.forecast
+    steps = telling_steps(plan, settings.verify_steps)
+    ders = np.array(given.der_rows, dtype=np.intp)
+    gross_w = forecast.net_load_w + forecast.pv_w
+    factor = gross_w[steps] / max(float(gross_w[0]), 1.0)
+    shares_w = np.nan_to_num(share_pro_rata(plan.battery_w[steps], given))
+    free_w = np.where(fleet.is_pv[:, None], fleet.p_rated_w[:, None] * forecast.pv_frac[steps][None, :], 0.0)
+    limits_w = limit_steps(plan.curtail_w, given)[:, steps]
+    held_w = np.where(np.isfinite(limits_w), np.minimum(free_w, limits_w), free_w)
+    shares_w[:, 0] = np.where(steps[0] == 0, np.nan_to_num(dispatch.p_set_w[:, 1]), shares_w[:, 0])
+    return check_feeder(steps, (held_w + shares_w)[ders].T, free_w[ders].T, np.clip(factor, 0.1, 3.0), look_ahead)
+
+
+def share_pro_rata(battery_w: FloatArray, given: CycleInput) -> FloatArray:
+    """Totals [W], shape (steps,), shared in proportion to rating, shape (n, steps): a later step's likely sharing."""
+    weight = np.where(given.fleet.is_battery & given.available, given.fleet.p_rated_w, 0.0)
+    return np.outer(weight / max(float(weight.sum()), 1.0), battery_w)

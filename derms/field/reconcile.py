@@ -1,0 +1,289 @@
+"""Reconciliation: drives what devices hold towards what the dispatch wants, and gives every command one outcome.
+
+Each interval is cut into groups; a device's commands go out in its own group, so that a fleet never steps at once.
+A turn: watch the effect of what was written, pass what is wanted through the guards, record the intents durably,
+write, read back. A setpoint that nobody refreshes falls back by the device's own reversion timer.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import numpy as np
+
+from derms.control.guards import GuardInput, guard
+from derms.domain.alarm import Event, Severity
+from derms.domain.der import Fleet
+from derms.domain.dispatch import (
+    GOOD_OUTCOMES,
+    Applied,
+    Clamped,
+    Command,
+    CommandRecord,
+    Dispatch,
+    Failed,
+    Held,
+    NotFollowing,
+    Outcome,
+    Quantity,
+    Rejected,
+    Superseded,
+    Unknown,
+)
+from derms.domain.quality import Quality
+from derms.domain.telemetry import TelemetrySnapshot
+from derms.errors import DeviceRefused, FieldError, WriteForbidden
+from derms.field.journal import Journal
+from derms.field.poller import Poller, phase
+from derms.ports import Clock, DeviceDriver
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DispatchSettings:
+    """Bounds of dispatch."""
+
+    interval_s: float
+    group_s: float
+    reversion_s: float
+    reversion_jitter_s: float
+    settle_s: float
+    """Time within which the effect of a command must be seen [s]."""
+    tolerance_frac: float
+    """Distance between setpoint and measured power that still follows, per unit of rating."""
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A command on its way to its outcome."""
+
+    seq: int
+    row: int
+    command: Command
+    plan_id: int
+    wanted_w: float
+    by: str
+    at: datetime
+    written_s: float = np.inf
+
+
+@dataclass(slots=True)
+class CommandCounts:
+    """Commands written, and their outcomes by name."""
+
+    writes: int = 0
+    outcomes: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def verified(self) -> int:
+        """Commands whose effect was seen."""
+        return self.outcomes.get("Applied", 0) + self.outcomes.get("Clamped", 0)
+
+    @property
+    def failed(self) -> int:
+        """Every outcome but Applied, Clamped and Superseded."""
+        good = {outcome.__name__ for outcome in GOOD_OUTCOMES}
+        return sum(number for name, number in self.outcomes.items() if name not in good)
+
+
+@dataclass(slots=True)
+class Reconciler:
+    """Writes what is wanted; see the module's text."""
+
+    fleet: Fleet
+    drivers: Mapping[str, DeviceDriver]
+    poller: Poller
+    journal: Journal
+    clock: Clock
+    settings: DispatchSettings
+    on_outcome: Callable[[CommandRecord], None]
+    on_event: Callable[[Event], None]
+    counts: CommandCounts = field(default_factory=CommandCounts)
+    _dispatch: Dispatch | None = None
+    _expired: bool = False
+    _turns: int = 0
+    _pending: dict[tuple[int, Quantity], _Pending] = field(default_factory=dict)
+    _held: set[tuple[int, Quantity]] = field(default_factory=set)
+
+    def adopt(self, dispatch: Dispatch) -> None:
+        """Take a newer dispatch; it goes out group by group."""
+        self._dispatch = dispatch
+        self._expired = False
+
+    async def run(self) -> None:
+        """A turn per group until cancelled."""
+        due_s = self.clock.monotonic_s()
+        while True:
+            await asyncio.sleep(max(0.0, due_s - self.clock.monotonic_s()))
+            await self.turn()
+            due_s = max(due_s + self.settings.group_s, self.clock.monotonic_s())
+
+    async def turn(self) -> None:
+        """Watch effects, then write what is due in this group."""
+        snapshot = self.poller.snapshot()
+        self._watch(snapshot)
+        groups = max(1, round(self.settings.interval_s / self.settings.group_s))
+        group = self._turns % groups
+        self._turns += 1
+        rows = [row for row, device in enumerate(self.fleet.devices) if int(phase(device.id) * groups) == group]
+        if self._dispatch is not None and self._dispatch.valid_until_s < snapshot.now_s:
+            self._expire()
+        due = self._released(rows) if self._dispatch is None else self._wanted(self._dispatch, rows, snapshot)
+        await self._carry_out(due)
+
+    def _expire(self) -> None:
+        self._dispatch = None
+        if not self._expired:
+            self._expired = True
+            text = "the dispatch has expired: devices are handed back to their defaults"
+            self.on_event(Event(self.clock.utc(), Severity.ALARM, "gateway", "dispatch-expired", text))
+
+    def _wanted(self, dispatch: Dispatch, rows: list[int], snapshot: TelemetrySnapshot) -> list[_Pending]:
+        due = []
+        given = GuardInput(self.fleet, snapshot, self.settings.reversion_s + self.settings.reversion_jitter_s)
+        for quantity in Quantity:
+            wanted_w = np.full(len(self.fleet), np.nan)
+            wanted_w[rows] = dispatch.wanted_w(quantity, snapshot.now_s)[rows]
+            guarded = guard(wanted_w, given)
+            for row in rows:
+                if np.isfinite(wanted_w[row]):
+                    due.append(
+                        self._intend(row, quantity, wanted_w[row], guarded.value_w[row], guarded.by[row], dispatch)
+                    )
+                elif (row, quantity) in self._held:
+                    due.append(self._intend(row, quantity, np.nan, None, "", dispatch))
+        return due
+
+    def _released(self, rows: list[int]) -> list[_Pending]:
+        return [
+            self._intend(row, quantity, np.nan, None, "", None) for row, quantity in sorted(self._held) if row in rows
+        ]
+
+    def _intend(
+        self, row: int, quantity: Quantity, wanted_w: float, value_w: float | None, by: str, dispatch: Dispatch | None
+    ) -> _Pending:
+        """Enter an intent into the journal; what it replaces ends as Superseded."""
+        settings = self.settings
+        device_id = self.fleet.devices[row].id
+        plan_id = 0 if dispatch is None else dispatch.plan_id
+        reversion_s = settings.reversion_s + phase(device_id) * settings.reversion_jitter_s
+        command = Command(quantity, None if value_w is None else float(value_w), reversion_s)
+        replaced = self._pending.pop((row, quantity), None)
+        if replaced is not None:
+            self._end(replaced, Superseded())
+        at = self.clock.utc()
+        seq = self.journal.intend(at, self.clock.monotonic_s(), device_id, command, plan_id)
+        return _Pending(seq, row, command, plan_id, float(wanted_w), by, at)
+
+    async def _carry_out(self, due: list[_Pending]) -> None:
+        """Make the intents durable, then write them, all devices of the group side by side."""
+        if not due:
+            return
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, self.journal.commit)
+        await asyncio.gather(*(self._execute(pending) for pending in due))
+
+    async def _execute(self, pending: _Pending) -> None:
+        """Write one command and read it back; the effect is watched later."""
+        command = pending.command
+        if command.value_w is not None and np.isnan(command.value_w):
+            self._end(pending, Rejected(pending.by))
+            return
+        key = (pending.row, command.quantity)
+        driver = self.drivers[self.fleet.devices[pending.row].id]
+        try:
+            if not driver.connected:
+                await driver.connect()
+        except FieldError as error:
+            self._end(pending, Failed(f"not connected: {error}"))
+            return
+        self.counts.writes += 1
+        self._held.add(key)
+        try:
+            await driver.write(command)
+            held = await driver.read_back(command.quantity)
+        except (DeviceRefused, WriteForbidden) as error:
+            self._end(pending, Rejected(f"device: {error}"))
+        except FieldError as error:
+            self._end(pending, Unknown(str(error)))
+        else:
+            self._read_back(pending, held)
+
+    def _read_back(self, pending: _Pending, held: Held) -> None:
+        command = pending.command
+        key = (pending.row, command.quantity)
+        if command.value_w is None:
+            if held.value_w is None:
+                self._held.discard(key)
+                self._end(pending, Applied(float("nan")))
+            else:
+                self._end(pending, Failed(f"released, but read back {held.value_w:.0f} W"))
+        elif held.value_w is None or abs(held.value_w - command.value_w) > 1.001 * held.resolution_w:
+            shown = "disabled" if held.value_w is None else f"{held.value_w:.0f} W"
+            self._end(pending, Failed(f"wrote {command.value_w:.0f} W, read back {shown}"))
+        else:
+            pending.written_s = self.clock.monotonic_s()
+            self._pending[key] = pending
+
+    def _watch(self, snapshot: TelemetrySnapshot) -> None:
+        """End the commands whose effect can be seen, and those whose time for it is over."""
+        for key, pending in list(self._pending.items()):
+            row, value_w = pending.row, pending.command.value_w
+            assert value_w is not None
+            seen = self.poller.requested_s(row) > pending.written_s and snapshot.quality[row] == Quality.GOOD
+            effect_w = float(snapshot.p_w[row])
+            tolerance_w = self.settings.tolerance_frac * self.fleet.devices[row].p_rated_w
+            over_w = effect_w - value_w
+            follows = (
+                abs(over_w) <= tolerance_w if pending.command.quantity is Quantity.P_SET else over_w <= tolerance_w
+            )
+            if seen and follows:
+                outcome: Outcome = Applied(effect_w)
+                if pending.by:
+                    outcome = Clamped(pending.by, pending.wanted_w, effect_w)
+            elif snapshot.now_s - pending.written_s < self.settings.settle_s:
+                continue
+            elif seen:
+                outcome = NotFollowing(effect_w)
+            else:
+                outcome = Unknown("no good reading while its effect was awaited")
+            del self._pending[key]
+            self._end(pending, outcome)
+
+    def _end(self, pending: _Pending, outcome: Outcome) -> None:
+        """Give a command its one outcome."""
+        device_id = self.fleet.devices[pending.row].id
+        name = type(outcome).__name__
+        now = self.clock.utc()
+        self.journal.outcome(now, self.clock.monotonic_s(), pending.seq, outcome)
+        self.counts.outcomes[name] = self.counts.outcomes.get(name, 0) + 1
+        command = pending.command
+        self.on_outcome(
+            CommandRecord(
+                pending.seq,
+                pending.at,
+                device_id,
+                command.quantity,
+                pending.plan_id,
+                pending.wanted_w,
+                command.value_w,
+                outcome,
+                now,
+            )
+        )
+        if not isinstance(outcome, GOOD_OUTCOMES):
+            text = f"{device_id}: {command.quantity} {_shown(command.value_w)}: {outcome}"
+            self.on_event(Event(now, Severity.ALARM, device_id, f"command-{name.lower()}", text))
+
+    async def hand_back(self) -> None:
+        """Release every device that holds a command of ours to its own default, now."""
+        self._dispatch = None
+        await self._carry_out(self._released(list(range(len(self.fleet)))))
+        for pending in list(self._pending.values()):
+            self._end(pending, Superseded())
+        self._pending.clear()
+        self.journal.commit()
+
+
+def _shown(value_w: float | None) -> str:
+    return "release" if value_w is None else f"{value_w / 1e3:.2f} kW"

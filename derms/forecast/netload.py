@@ -1,0 +1,141 @@
+"""Net load and PV of the coming hours: recent days' load, and the clear sky scaled by what is seen now.
+
+Gross load (net load plus the PV behind it) repeats from day to day; PV does not. So both are forecast apart:
+
+    pv(t)    = nameplate * clear_sky(t) * k(t),           k(t) = k_typ + (k_now - k_typ) exp(-h / 2)
+    gross(t) = profile(t) * (1 + (r_now - 1) exp(-h / 6)),   r_now = measured / profile over the last hour
+    net(t)   = gross(t) - pv(t)
+
+with h hours ahead, and the profile the mean of the recent days at the same local time.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import numpy as np
+
+from derms.domain.arrays import FloatArray
+from derms.domain.forecast import Forecast
+from derms.forecast.pv import clear_sky_pu
+
+QUARTER_S = 900.0
+QUARTERS = 96
+
+CLOUD_TYPICAL = 0.88
+"""Cloud index assumed where none has been seen: PV against clear sky, a fair day."""
+
+CLOUD_MEMORY_H = 2.0
+LOAD_MEMORY_H = 6.0
+"""After this time a deviation seen now has faded to 1/e [h]."""
+
+SKY_MIN_PU = 0.08
+"""Under this clear-sky power the ratio of measured to clear is noise."""
+
+WEEKDAY_SHAPE = (
+    *(0.807, 0.772, 0.748, 0.728, 0.737, 0.764, 0.809, 0.871, 0.951, 0.993, 1.0, 0.995),
+    *(0.988, 0.98, 0.98, 0.975, 0.962, 0.95, 0.937, 0.959, 0.964, 0.932, 0.888, 0.84),
+)
+"""Load by local hour, per unit of its maximum: LADWP, March to May 2023, mean weekday (EIA-930)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where the feeder lies."""
+
+    latitude: float
+    longitude: float
+    timezone: ZoneInfo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """Means of the last hour, as measured [W]."""
+
+    gross_w: float
+    """Net load plus all DER injection; NaN when unknown."""
+    pv_frac: float
+    """PV that could be injected, per unit of nameplate; NaN when unknown."""
+
+
+def quarter_of_day(times: Sequence[datetime], zone: ZoneInfo) -> FloatArray:
+    """Position in the local day, in quarter hours [0, 96), shape (k,)."""
+    local = [time.astimezone(zone) for time in times]
+    return np.array([(t.hour * 3600 + t.minute * 60 + t.second) / QUARTER_S for t in local])
+
+
+def load_profile(times: Sequence[datetime], net_w: FloatArray, pv_rated_w: float, place: Place) -> FloatArray | None:
+    """Gross load by local quarter hour, shape (96,), from the utility's records; None without a full day of them.
+
+    Parameters
+    ----------
+    times : Sequence[datetime]
+        Ends of the intervals, UTC.
+    net_w : FloatArray
+        Means of net load [W], shape (k,); NaN is left out.
+    pv_rated_w : float
+        Nameplate of the PV behind the net load, assumed to have run under a typical sky.
+    """
+    if len(times) < QUARTERS:
+        return None
+    middles = [time - timedelta(seconds=QUARTER_S / 2) for time in times]
+    gross_w = net_w + pv_rated_w * CLOUD_TYPICAL * clear_sky_pu(_epoch_s(middles), place.latitude, place.longitude)
+    quarter = quarter_of_day(middles, place.timezone).astype(np.intp) % QUARTERS
+    good = np.isfinite(gross_w)
+    count = np.bincount(quarter[good], minlength=QUARTERS)
+    if not count.all():
+        return None
+    total_w = np.bincount(quarter[good], weights=gross_w[good], minlength=QUARTERS)
+    profile_w: FloatArray = np.asarray(total_w / count, dtype=np.float64)
+    return profile_w
+
+
+def standard_profile(peak_w: float) -> FloatArray:
+    """The standard weekday, scaled to a peak, shape (96,): what is used before there are records."""
+    hours = (np.arange(QUARTERS) + 0.5) / 4.0
+    return peak_w * np.interp(hours, np.arange(25), (*WEEKDAY_SHAPE, WEEKDAY_SHAPE[0]))
+
+
+def forecast(
+    now: datetime,
+    *,
+    steps: int,
+    step_s: float,
+    profile_w: FloatArray,
+    pv_rated_w: float,
+    seen: Seen,
+    place: Place,
+) -> Forecast:
+    """Forecast net load and PV over steps from now; see the module's text for the equations."""
+    middles = [now + timedelta(seconds=(step + 0.5) * step_s) for step in range(steps)]
+    ahead_h = (np.arange(steps) + 0.5) * step_s / 3600.0
+    sky_pu = clear_sky_pu(_epoch_s([now, *middles]), place.latitude, place.longitude)
+    cloud_now = CLOUD_TYPICAL
+    if np.isfinite(seen.pv_frac) and sky_pu[0] > SKY_MIN_PU:
+        cloud_now = float(np.clip(seen.pv_frac / sky_pu[0], 0.05, 1.1))
+    cloud = CLOUD_TYPICAL + (cloud_now - CLOUD_TYPICAL) * np.exp(-ahead_h / CLOUD_MEMORY_H)
+    pv_frac = np.clip(sky_pu[1:] * cloud, 0.0, 1.0)
+    expected_w = _at(profile_w, [now, *middles], place.timezone)
+    ratio = 1.0
+    if np.isfinite(seen.gross_w):
+        ratio = float(np.clip(seen.gross_w / expected_w[0], 0.5, 1.5))
+    gross_w = expected_w[1:] * (1.0 + (ratio - 1.0) * np.exp(-ahead_h / LOAD_MEMORY_H))
+    return Forecast(
+        made_at=now,
+        start=now,
+        step_s=step_s,
+        net_load_w=gross_w - pv_rated_w * pv_frac,
+        pv_w=pv_rated_w * pv_frac,
+        pv_frac=pv_frac,
+        method=f"recent days, load x {ratio:.3f} now; clear sky x {cloud_now:.2f} now",
+    )
+
+
+def _at(profile_w: FloatArray, times: Sequence[datetime], zone: ZoneInfo) -> FloatArray:
+    """The profile at given times, linear between the middles of its quarters, around midnight."""
+    return np.interp(quarter_of_day(times, zone), np.arange(QUARTERS) + 0.5, profile_w, period=QUARTERS)
+
+
+def _epoch_s(times: Sequence[datetime]) -> FloatArray:
+    return np.array([time.timestamp() for time in times])

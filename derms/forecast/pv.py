@@ -1,0 +1,56 @@
+"""Clear-sky power of a photovoltaic plant per unit of its nameplate.
+
+Source: pvlib (solar position, Kasten-Young air mass, Ineichen-Perez clear sky, isotropic transposition).
+"""
+
+import numpy as np
+import pandas as pd
+import pvlib
+
+from derms.domain.arrays import FloatArray
+
+LINKE_TURBIDITY = 3.0
+"""Air of a clear spring day; a constant, so that no data file is needed."""
+TILT_DEG = 20.0
+AZIMUTH_DEG = 180.0
+LOSS_FRAC = 0.14
+"""Between irradiance and AC power: soiling, temperature, wiring, inverter."""
+IRRADIANCE_STC_W_PER_M2 = 1000.0
+
+
+def clear_sky_pu(times_s: FloatArray, latitude_deg: float, longitude_deg: float) -> FloatArray:
+    """Clear-sky AC power of a plant that faces south, per unit of its nameplate [0..1].
+
+    p = min(1, (1 - losses) G / 1000 W/m2), G the irradiance of the tilted plane [W/m2].
+
+    Parameters
+    ----------
+    times_s : FloatArray
+        Moments [s since 1970-01-01 UTC], shape (n,).
+    latitude_deg, longitude_deg : float
+        Place [degrees], north and east positive.
+
+    Returns
+    -------
+    FloatArray
+        Shape (n,); 0 while the sun is down.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> local_noon_s = 1776279600.0  # 15 April 2026, 12:00 in Los Angeles
+    >>> np.round(clear_sky_pu(np.array([local_noon_s]), 34.05, -118.24), 1)
+    array([0.9])
+    """
+    times = pd.to_datetime(times_s, unit="s", utc=True)
+    sun = pvlib.solarposition.get_solarposition(times, latitude_deg, longitude_deg)
+    zenith_deg = sun["apparent_zenith"].to_numpy()
+    airmass = pvlib.atmosphere.get_relative_airmass(zenith_deg)
+    extra = pvlib.irradiance.get_extra_radiation(times).to_numpy()
+    with np.errstate(divide="ignore"):  # the formula divides by the height of the sun, also at night
+        clear = pvlib.clearsky.ineichen(zenith_deg, airmass, LINKE_TURBIDITY, dni_extra=extra)
+    plane = pvlib.irradiance.get_total_irradiance(
+        TILT_DEG, AZIMUTH_DEG, zenith_deg, sun["azimuth"].to_numpy(), clear["dni"], clear["ghi"], clear["dhi"]
+    )
+    irradiance = np.nan_to_num(np.asarray(plane["poa_global"], dtype=np.float64), nan=0.0)
+    return np.clip((1.0 - LOSS_FRAC) * irradiance / IRRADIANCE_STC_W_PER_M2, 0.0, 1.0)

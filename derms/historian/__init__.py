@@ -1,0 +1,1 @@
+"""The record of everything: samples, decisions with their inputs, outcomes and events."""

@@ -1,0 +1,90 @@
+"""The rungs below the optimizer: the last good plan, shifted in time, and a plain rule."""
+
+from dataclasses import replace
+from datetime import datetime
+
+import numpy as np
+
+from derms.domain.arrays import FloatArray
+from derms.domain.forecast import Forecast
+from derms.domain.plan import Plan, PlanSource
+from derms.optimize.aggregate import VirtualBattery
+
+
+def shifted(last: Plan, forecast: Forecast, *, plan_id: int, reason: str) -> Plan:
+    """The last good plan at the steps of a new forecast; beyond its end batteries rest and PV runs free."""
+    offset_s = (forecast.start - last.start).total_seconds()
+    ends_s = (np.arange(len(forecast.net_load_w), dtype=np.float64) + 0.5) * forecast.step_s + offset_s
+    battery_w = _at(ends_s, last.battery_w, last.step_s)
+    curtail_w = np.minimum(_at(ends_s, last.curtail_w, last.step_s), np.maximum(forecast.pv_w, 0.0))
+    return replace(
+        last,
+        id=plan_id,
+        made_at=forecast.made_at,
+        start=forecast.start,
+        step_s=forecast.step_s,
+        battery_w=battery_w,
+        curtail_w=curtail_w,
+        energy_wh=_at(ends_s, last.energy_wh, last.step_s, beyond=float(last.energy_wh[-1])),
+        net_load_w=forecast.net_load_w - battery_w + curtail_w,
+        source=PlanSource.LAST_GOOD,
+        reason=reason,
+    )
+
+
+def _at(times_s: FloatArray, values: FloatArray, step_s: float, *, beyond: float = 0.0) -> FloatArray:
+    step = np.floor_divide(times_s, step_s).astype(np.intp)
+    inside = (step >= 0) & (step < len(values))
+    return np.where(inside, values[np.clip(step, 0, len(values) - 1)], beyond)
+
+
+def rules(forecast: Forecast, battery: VirtualBattery, *, plan_id: int, reason: str) -> Plan:
+    """Half of the distance to the forecast's mean, within power and energy: plain, and safe without a solver."""
+    hours = forecast.step_s / 3600.0
+    wanted_w = np.clip(0.5 * (forecast.net_load_w - forecast.net_load_w.mean()), -battery.p_rated_w, battery.p_rated_w)
+    battery_w = np.zeros_like(wanted_w)
+    energy_wh = np.zeros_like(wanted_w)
+    stored_wh = battery.energy_wh
+    for step, power_w in enumerate(wanted_w):
+        out_w = max(0.0, stored_wh - battery.energy_min_wh) * battery.efficiency_frac / hours
+        in_w = max(0.0, battery.energy_max_wh - stored_wh) / battery.efficiency_frac / hours
+        battery_w[step] = min(max(power_w, -in_w), out_w)
+        if battery_w[step] > 0.0:
+            stored_wh -= battery_w[step] / battery.efficiency_frac * hours
+        else:
+            stored_wh -= battery_w[step] * battery.efficiency_frac * hours
+        energy_wh[step] = stored_wh
+    return _plan(forecast, battery_w, energy_wh, plan_id, PlanSource.RULES, reason)
+
+
+def defaults(forecast: Forecast, battery: VirtualBattery, *, plan_id: int, reason: str) -> Plan:
+    """No command to anybody: every device on its own default."""
+    nothing = np.zeros_like(forecast.net_load_w)
+    energy_wh = np.full_like(nothing, battery.energy_wh)
+    return _plan(forecast, nothing, energy_wh, plan_id, PlanSource.DEFAULTS, reason)
+
+
+def _plan(
+    forecast: Forecast,
+    battery_w: FloatArray,
+    energy_wh: FloatArray,
+    plan_id: int,
+    source: PlanSource,
+    reason: str,
+) -> Plan:
+    made_at: datetime = forecast.made_at
+    return Plan(
+        id=plan_id,
+        made_at=made_at,
+        start=forecast.start,
+        step_s=forecast.step_s,
+        battery_w=battery_w,
+        curtail_w=np.zeros_like(battery_w),
+        energy_wh=energy_wh,
+        net_load_w=forecast.net_load_w - battery_w,
+        source=source,
+        reason=reason,
+        solver="",
+        iterations=0,
+        objective=float("nan"),
+    )

@@ -1,0 +1,119 @@
+"""The verifier: what a plan must satisfy before any setpoint of it leaves. Shares no code with the optimizer.
+
+First the numbers (finite, within power and energy, storage adds up), then the feeder: full power-flow solutions at
+the steps that load it most. A plan may not make a voltage violation that would not be there without it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from derms.domain.arrays import FloatArray
+from derms.domain.plan import Plan
+from derms.errors import GridError
+from derms.optimize.aggregate import VirtualBattery
+
+TOLERANCE_FRAC = 2e-3
+"""What solvers may leave open, per unit of rated power or capacity; the guards still clip every setpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class LookAhead:
+    """What the feeder would do at one step of a plan."""
+
+    violations: int
+    """Nodes outside their voltage range."""
+    worst_pu: float
+    """Greatest distance outside a range [pu], 0 when none."""
+
+
+FeederLookAhead = Callable[[FloatArray, float], LookAhead]
+"""Solves the feeder with power per DER [W], shape (ders,), and its present load times a factor."""
+
+
+def check_numbers(plan: Plan, battery: VirtualBattery, pv_w: FloatArray, load_w: FloatArray) -> list[str]:
+    """Everything that is wrong with a plan's own numbers, as sentences; empty when nothing is.
+
+    Parameters
+    ----------
+    pv_w, load_w : FloatArray
+        Forecast PV power and net load that the plan was made for [W], shape (steps,).
+    """
+    columns = (plan.battery_w, plan.curtail_w, plan.energy_wh, plan.net_load_w)
+    if not all(np.isfinite(column).all() for column in columns):
+        return ["the plan holds values that are not finite"]
+    wrong = []
+    slack_w = TOLERANCE_FRAC * max(battery.p_rated_w, 1.0)
+    if np.abs(plan.battery_w).max(initial=0.0) > battery.p_rated_w + slack_w:
+        wrong.append(f"battery power beyond {battery.p_rated_w / 1e3:.1f} kW")
+    if (plan.curtail_w < -slack_w).any() or (plan.curtail_w > np.maximum(pv_w, 0.0) + slack_w).any():
+        wrong.append("more PV held back than there is")
+    balance_w = load_w - plan.battery_w + plan.curtail_w - plan.net_load_w
+    if np.abs(balance_w).max(initial=0.0) > slack_w:
+        wrong.append(f"net load does not add up by {np.abs(balance_w).max() / 1e3:.1f} kW")
+    return wrong + _check_energy(plan, battery)
+
+
+def _check_energy(plan: Plan, battery: VirtualBattery) -> list[str]:
+    """Follow the store through the plan; outside its bounds it must at least move back towards them."""
+    hours = plan.step_s / 3600.0
+    efficiency = battery.efficiency_frac
+    flow_wh = np.where(plan.battery_w > 0.0, -plan.battery_w / efficiency, -plan.battery_w * efficiency) * hours
+    stored_wh = battery.energy_wh + np.cumsum(flow_wh)
+    margin_wh = 0.02 * max(battery.energy_max_wh - battery.energy_min_wh, 1.0)
+    low_wh = min(battery.energy_min_wh, battery.energy_wh) - margin_wh
+    high_wh = max(battery.energy_max_wh, battery.energy_wh) + margin_wh
+    wrong = []
+    if stored_wh.min(initial=np.inf) < low_wh:
+        wrong.append(f"energy falls to {stored_wh.min() / 1e3:.1f} kWh, under {low_wh / 1e3:.1f} kWh")
+    if stored_wh.max(initial=-np.inf) > high_wh:
+        wrong.append(f"energy rises to {stored_wh.max() / 1e3:.1f} kWh, over {high_wh / 1e3:.1f} kWh")
+    return wrong
+
+
+def telling_steps(plan: Plan, most: int) -> list[int]:
+    """The steps whose power flow says most: the next one, then the extremes of battery power and net load."""
+    chosen = [
+        0,
+        int(np.argmax(plan.battery_w)),
+        int(np.argmin(plan.battery_w)),
+        int(np.argmax(plan.net_load_w)),
+        int(np.argmin(plan.net_load_w)),
+    ]
+    return list(dict.fromkeys(chosen))[:most]
+
+
+def check_feeder(
+    steps: list[int],
+    with_plan_w: FloatArray,
+    without_w: FloatArray,
+    load_factor: FloatArray,
+    look_ahead: FeederLookAhead,
+) -> list[str]:
+    """Solve the feeder at the steps given, with and without the plan; sentences for what the plan makes worse.
+
+    Parameters
+    ----------
+    with_plan_w, without_w : FloatArray
+        Power per DER [W], + = injection, shape (steps chosen, ders).
+    load_factor : FloatArray
+        Load of each chosen step against now, shape (steps chosen,).
+    """
+    wrong = []
+    for row, step in enumerate(steps):
+        factor = float(load_factor[row])
+        try:
+            planned = look_ahead(with_plan_w[row], factor)
+            if planned.violations == 0:
+                continue
+            bare = look_ahead(without_w[row], factor)
+        except GridError as error:
+            wrong.append(f"step {step}: the feeder has no solution: {error}")
+            continue
+        if planned.violations > bare.violations:
+            wrong.append(
+                f"step {step}: {planned.violations} nodes outside their voltage range (worst by"
+                f" {planned.worst_pu:.4f} pu), {bare.violations} without the plan (worst by {bare.worst_pu:.4f} pu)"
+            )
+    return wrong

@@ -1,0 +1,1 @@
+"""The imperative shell: configuration, clocks, cadence, and what is wired to what."""

@@ -1,0 +1,121 @@
+"""The service: the one visible list of what is wired to what."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from datetime import timedelta
+
+from derms.domain.alarm import Event
+from derms.domain.dispatch import CommandRecord
+from derms.grid.engine import FeederEngine
+from derms.historian.store import Store
+from derms.optimize.horizon import SolverLimits
+from derms.ports import Clock, DriverFactory
+from derms.service.brain import Brain
+from derms.service.cadence import Job, every
+from derms.service.config import Site
+from derms.service.gateway import Gateway
+from derms.service.scada import MeterScada
+from derms.service.supervisor import Supervisor
+
+FIRST_ESTIMATE_S = 15.0
+"""After the start: the first poll of every device is in by then."""
+FIRST_PLAN_S = 20.0
+
+Runner = Callable[[tuple[Job, ...]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What differs between real, paced and simulated runs of the same service."""
+
+    clock: Clock
+    runner: Runner
+    """Runs the cadence table."""
+    chance: random.Random
+    executor: Executor | None
+    """One worker thread for the engine and the optimizer; None where the loop runs such work in place."""
+    limits: SolverLimits
+
+
+class Service:
+    """Gateway, brain and records of one site."""
+
+    def __init__(
+        self,
+        site: Site,
+        around: Surroundings,
+        *,
+        drivers: Mapping[str, DriverFactory],
+        on_event: Callable[[Event], None],
+    ) -> None:
+        site.storage.mkdir(parents=True, exist_ok=True)
+        self.site = site
+        self.events: list[Event] = []
+        self._clock = around.clock
+        self._runner = around.runner
+        self._on_event = on_event
+        self.store = Store(f"sqlite:///{site.storage / 'historian.sqlite'}", site.fleet)
+        self.gateway = Gateway(
+            site,
+            drivers=drivers,
+            clock=around.clock,
+            chance=around.chance,
+            journal=site.storage / "commands.journal",
+            on_event=self._event,
+            on_outcome=self._outcome,
+        )
+        self.brain = Brain(
+            site,
+            gateway=self.gateway,
+            scada=MeterScada(site.fleet.index[site.net_load_id], site.history),
+            engine=FeederEngine(site.package),
+            store=self.store,
+            clock=around.clock,
+            executor=around.executor,
+            limits=around.limits,
+            on_event=self._event,
+        )
+        self.supervisor = Supervisor(around.clock, self._event)
+
+    def jobs(self) -> tuple[Job, ...]:
+        """The cadence table of this site."""
+        start = self._clock.utc()
+        table = (
+            Job(
+                "estimate",
+                every(self.site.estimate.every_s, first=start + timedelta(seconds=FIRST_ESTIMATE_S)),
+                self.brain.estimate,
+            ),
+            Job("plan", every(self.site.plan.every_s, first=start + timedelta(seconds=FIRST_PLAN_S)), self.brain.plan),
+        )
+        return tuple(self.supervisor.guarded(job) for job in table)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run until `stop` is set or a part ends by itself; then hand every device back and close the records."""
+        parts = [
+            asyncio.ensure_future(self.gateway.run()),
+            asyncio.ensure_future(self._runner(self.jobs())),
+            asyncio.ensure_future(stop.wait()),
+        ]
+        try:
+            await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for part in parts:
+                part.cancel()
+            ended = await asyncio.gather(*parts, return_exceptions=True)
+            await self.gateway.hand_back()
+            self.store.close()
+        for result in ended:
+            if isinstance(result, Exception):
+                raise result
+
+    def _event(self, event: Event) -> None:
+        self.events.append(event)
+        self.store.event(event)
+        self._on_event(event)
+
+    def _outcome(self, record: CommandRecord) -> None:
+        self.store.outcome(record)

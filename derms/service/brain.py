@@ -1,0 +1,253 @@
+"""The brain: estimates the feeder, forecasts, decides, and hands the dispatch to the gateway; records everything.
+
+It may hang or die: devices do not notice within the dispatch's validity.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from derms.control.cycle import ControlState, CycleInput, CycleSettings, Decision, decide
+from derms.domain.alarm import Event, Severity
+from derms.domain.arrays import BoolArray, FloatArray
+from derms.domain.der import DeviceKind
+from derms.domain.dispatch import Dispatch
+from derms.domain.forecast import Forecast
+from derms.domain.grid import GridState
+from derms.domain.mode import Mode
+from derms.domain.plan import PlanSource
+from derms.domain.quality import Quality
+from derms.domain.telemetry import Identity, TelemetrySnapshot
+from derms.forecast.netload import QUARTER_S, Place, forecast, load_profile, standard_profile
+from derms.grid.engine import FeederEngine
+from derms.grid.estimate import estimate, look_ahead
+from derms.historian.store import Store
+from derms.optimize.horizon import PAST_STEPS, Horizon, HorizonInput, HorizonOutput, SolverLimits
+from derms.optimize.verify import LookAhead
+from derms.ports import Clock, ScadaSource
+from derms.service.config import Site
+from derms.service.observation import Observation
+
+T = TypeVar("T")
+
+DISPATCH_STEPS = 4
+"""Plan steps shared out to devices: an hour, well beyond a dispatch's validity."""
+VERIFY_STEPS = 5
+LAST_GOOD_AGE_MAX_S = 4 * 3600.0
+
+
+class GatewayLink(Protocol):
+    """What the brain needs of a gateway."""
+
+    def snapshot(self) -> TelemetrySnapshot: ...
+
+    def identity(self, row: int) -> Identity | None: ...
+
+    def adopt(self, dispatch: Dispatch) -> None: ...
+
+
+class Brain:
+    """One feeder's brain; its jobs are called from the cadence table."""
+
+    def __init__(
+        self,
+        site: Site,
+        *,
+        gateway: GatewayLink,
+        scada: ScadaSource,
+        engine: FeederEngine,
+        store: Store,
+        clock: Clock,
+        executor: Executor | None,
+        limits: SolverLimits,
+        on_event: Callable[[Event], None],
+    ) -> None:
+        self._site = site
+        self._gateway = gateway
+        self._scada = scada
+        self._engine = engine
+        self._store = store
+        self._clock = clock
+        self._executor = executor
+        self._limits = limits
+        self._on_event = on_event
+        self._place = Place(latitude=site.latitude, longitude=site.longitude, timezone=site.timezone)
+        fleet, package = site.fleet, site.package
+        self._der_rows = tuple(fleet.index[der.id] for der in package.ders if der.id in fleet.index)
+        self._engine_rows = np.array([row for row, der in enumerate(package.ders) if der.id in fleet.index], np.intp)
+        self._head_rows = fleet.rows(DeviceKind.HEAD_METER)
+        self._pv_rated_w = float(fleet.p_rated_w[fleet.is_pv].sum())
+        self._horizon = Horizon(
+            steps=site.plan.steps, step_s=site.plan.step_s, scale_w=package.peak_w, weights=site.plan.weights
+        )
+        self._memory = Observation(fleet, step_s=QUARTER_S, steps=PAST_STEPS)
+        times, net_w = scada.history()
+        self._memory.seed(times[-PAST_STEPS:], net_w[-PAST_STEPS:])
+        self._profile_w = load_profile(times, net_w, self._pv_rated_w, self._place)
+        self._control = ControlState()
+        self._grid: GridState | None = None
+        self._quality = np.full(len(fleet), Quality.MISSING, dtype=np.uint8)
+        self._source = PlanSource.OPTIMIZER
+        self.decision: Decision | None = None
+        self.net_load_w = np.nan
+        self.plans = 0
+        self.plans_fallback = 0
+
+    async def estimate(self) -> None:
+        """Job: take a snapshot, follow the feeder model to it, record both."""
+        snapshot = self._gateway.snapshot()
+        self._note_quality(snapshot)
+        self.net_load_w = self._scada.net_load_w(snapshot)
+        self._memory.add(snapshot, self.net_load_w, self._limited())
+        der_w, der_var = self._der_powers(snapshot)
+        head_w, head_var = self._head(snapshot)
+        previous = self._grid
+
+        def solve() -> GridState:
+            return estimate(
+                self._engine,
+                self._site.package,
+                at=snapshot.at,
+                head_w=head_w,
+                head_var=head_var,
+                der_w=der_w,
+                der_var=der_var,
+                previous=previous,
+            )
+
+        self._grid = await self._run(solve)
+        self._store.samples(snapshot)
+        await self._run(self._store.flush)
+
+    async def plan(self) -> None:
+        """Job: forecast, decide, hand over, record."""
+        now, now_s = self._clock.utc(), self._clock.monotonic_s()
+        snapshot = self._gateway.snapshot()
+        if not np.isfinite(self.net_load_w) or self._grid is None:
+            text = "no plan yet: system net load or feeder state is not known"
+            self._on_event(Event(now, Severity.WARNING, "brain", "plan-waits", text))
+            return
+        state = self._grid
+        given = CycleInput(
+            fleet=self._site.fleet,
+            available=self._available(snapshot),
+            snapshot=snapshot,
+            forecast=self._forecast(),
+            past_net_w=self._memory.past_net_w(now, self.net_load_w),
+            der_rows=self._der_rows,
+        )
+        settings = CycleSettings(
+            dispatch_steps=DISPATCH_STEPS,
+            validity_s=self._site.dispatch.validity_s,
+            verify_steps=VERIFY_STEPS,
+            last_good_age_max_s=LAST_GOOD_AGE_MAX_S,
+        )
+
+        def work() -> Decision:
+            return decide(
+                self._control,
+                given,
+                now=now,
+                now_s=now_s,
+                optimizer=self._optimize,
+                look_ahead=lambda der_w, factor: self._look_ahead(state, der_w, factor),
+                settings=settings,
+            )
+
+        decision = await self._run(work)
+        self._control = decision.state
+        self.decision = decision
+        self.plans += 1
+        self.plans_fallback += decision.plan.source is not PlanSource.OPTIMIZER
+        self._note_source(decision)
+        if self._site.mode is Mode.AUTO:
+            self._gateway.adopt(decision.dispatch)
+        self._store.decision(decision.plan, snapshot=snapshot, forecast=given.forecast, load_scale=state.load_scale)
+        await self._run(self._store.flush)
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        """Do slow work off the loop, on the one thread that owns the engine."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    def _optimize(self, given: HorizonInput) -> HorizonOutput:
+        return self._horizon.solve(given, self._limits)
+
+    def _look_ahead(self, state: GridState, der_w: FloatArray, factor: float) -> LookAhead:
+        engine = self._engine
+        every_w = np.zeros(len(self._site.package.ders))
+        every_w[self._engine_rows] = der_w
+        flow = look_ahead(engine, state, every_w, np.zeros_like(every_w), factor)
+        outside_pu = np.maximum(flow.v_pu - engine.v_max_pu, engine.v_min_pu - flow.v_pu)
+        return LookAhead(int(engine.violating(flow.v_pu).sum()), float(max(0.0, outside_pu.max())))
+
+    def _forecast(self) -> Forecast:
+        profile_w = self._profile_w
+        if profile_w is None:
+            profile_w = standard_profile(self._site.package.peak_w)
+        return forecast(
+            self._clock.utc(),
+            steps=self._site.plan.steps,
+            step_s=self._site.plan.step_s,
+            profile_w=profile_w,
+            pv_rated_w=self._pv_rated_w,
+            seen=self._memory.seen(self._clock.utc()),
+            place=self._place,
+        )
+
+    def _available(self, snapshot: TelemetrySnapshot) -> BoolArray:
+        """Devices that take commands and whose values are good, shape (n,)."""
+        fleet = self._site.fleet
+        able = np.zeros(len(fleet), dtype=np.bool_)
+        for row, device in enumerate(fleet.devices):
+            identity = self._gateway.identity(row)
+            if identity is not None:
+                able[row] = identity.takes_setpoint if device.kind is DeviceKind.BATTERY else identity.takes_limit
+        known = ~fleet.is_battery | np.isfinite(snapshot.soc_frac)
+        return able & snapshot.good("p_w") & known
+
+    def _limited(self) -> BoolArray:
+        if self.decision is None or self._site.mode is not Mode.AUTO:
+            return np.zeros(len(self._site.fleet), dtype=np.bool_)
+        limited: BoolArray = np.isfinite(self.decision.dispatch.p_limit_w[:, :2]).any(axis=1)
+        return limited
+
+    def _der_powers(self, snapshot: TelemetrySnapshot) -> tuple[FloatArray, FloatArray]:
+        """Measured power per DER of the feeder model; NaN where it is not known."""
+        p_w = np.full(len(self._site.package.ders), np.nan)
+        q_var = np.full_like(p_w, np.nan)
+        rows = np.array(self._der_rows, dtype=np.intp)
+        good = snapshot.good("p_w")[rows]
+        p_w[self._engine_rows] = np.where(good, snapshot.p_w[rows], np.nan)
+        q_var[self._engine_rows] = np.where(good, np.nan_to_num(snapshot.q_var[rows]), np.nan)
+        return p_w, q_var
+
+    def _head(self, snapshot: TelemetrySnapshot) -> tuple[FloatArray, FloatArray]:
+        good = snapshot.good("p_phase_w")
+        for row in self._head_rows:
+            if good[row]:
+                return snapshot.p_phase_w[row], snapshot.q_phase_var[row]
+        return np.full(3, np.nan), np.full(3, np.nan)
+
+    def _note_quality(self, snapshot: TelemetrySnapshot) -> None:
+        """An event for each device whose values stop or start to be suspect; lost devices the poller reports itself."""
+        before, after = self._quality == Quality.SUSPECT, snapshot.quality == Quality.SUSPECT
+        for row in np.flatnonzero(before != after):
+            device_id = self._site.fleet.devices[row].id
+            if after[row]:
+                text = f"{device_id} answers, but its values are frozen or implausible: not used"
+                self._on_event(Event(snapshot.at, Severity.WARNING, device_id, "values-suspect", text))
+            elif snapshot.quality[row] == Quality.GOOD:
+                text = f"{device_id}: its values move again"
+                self._on_event(Event(snapshot.at, Severity.INFO, device_id, "values-good", text))
+        self._quality = snapshot.quality.copy()
+
+    def _note_source(self, decision: Decision) -> None:
+        source = decision.plan.source
+        if source is not self._source:
+            self._source = source
+            severity = Severity.INFO if source is PlanSource.OPTIMIZER else Severity.ALARM
+            text = f"plans now come from: {source}" + "".join(f"; {why}" for why in decision.rejected)
+            self._on_event(Event(decision.plan.made_at, severity, "brain", "plan-source", text))

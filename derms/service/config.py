@@ -1,0 +1,204 @@
+"""The configuration of a site: the site file and the fleet file it names, with every mistake at once."""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+from zoneinfo import ZoneInfo, available_timezones
+
+import numpy as np
+
+from derms.domain.arrays import FloatArray
+from derms.domain.der import DeviceKind, Fleet
+from derms.domain.grid import FeederPackage
+from derms.domain.mode import Mode
+from derms.errors import ConfigError
+from derms.service.files import Report, did_you_mean, parse_number, read_csv
+from derms.service.fleet_columns import describe_columns
+from derms.service.fleet_file import FleetFile, read_fleet
+from derms.service.settings import (
+    DispatchSettings,
+    EstimateSettings,
+    FieldSettings,
+    PlanSettings,
+    PlanWeights,
+    SiteFile,
+    describe_keys,
+    read_tables,
+)
+
+T = TypeVar("T")
+
+HISTORY_COLUMNS = ["time_utc", "net_load_kw"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """Everything that the service was told, checked."""
+
+    name: str
+    mode: Mode
+    latitude: float
+    """[deg], + = north."""
+    longitude: float
+    """[deg], + = east."""
+    timezone: ZoneInfo
+    fleet: Fleet
+    package: FeederPackage
+    net_load_id: str
+    """Device that measures the system net load."""
+    history: Path | None
+    """CSV of past net load, see `read_history`."""
+    storage: Path
+    """Folder of journal and database; it need not exist yet."""
+    field: FieldSettings
+    dispatch: DispatchSettings
+    plan: PlanSettings
+    estimate: EstimateSettings
+
+
+def load_site(path: Path, *, drivers: Collection[str], feeder: Callable[[str], FeederPackage]) -> Site:
+    """Read a site file and what it names; paths in it are relative to it.
+
+    `drivers` are the names that the fleet file may use, `feeder` loads a package by id or path. Raises
+    ConfigError with every mistake of every file.
+    """
+    file = SiteFile(path)
+    report, values = file.report, read_tables(file)
+    site, scada = values["site"], values["scada"]
+    zone = _timezone(file, site["timezone"])
+    package = _collect(report, lambda: feeder(_feeder_path(path, site["feeder"]))) if site["feeder"] else None
+    fleet_path = _named_file(file, path, "fleet.file", values["fleet"]["file"])
+    fleet = _collect(report, lambda: read_fleet(fleet_path, drivers=drivers, package=package)) if fleet_path else None
+    if fleet is not None:
+        report.problems += fleet.report.problems
+    net_load_id = _net_load_id(file, scada["net_load"], fleet) if fleet is not None else None
+    history = _named_file(file, path, "scada.history", scada["history"])
+    if history is not None:
+        _collect(report, lambda: read_history(history))
+    storage = path.parent / (values["storage"]["directory"] or "")
+    if storage.exists() and not storage.is_dir():
+        report.add(file.where("storage.directory"), f"'{storage}' is not a folder", "name a folder")
+    if report.problems or fleet is None or package is None or zone is None or net_load_id is None:
+        raise ConfigError(report.problems)
+    return Site(
+        name=site["name"],
+        mode=Mode(site["mode"]),
+        latitude=site["latitude"],
+        longitude=site["longitude"],
+        timezone=zone,
+        fleet=Fleet(fleet.devices),
+        package=package,
+        net_load_id=net_load_id,
+        history=history,
+        storage=storage,
+        field=FieldSettings(**values["field"]),
+        dispatch=DispatchSettings(**values["dispatch"]),
+        plan=PlanSettings(**values["plan"], weights=PlanWeights(**values["plan.weights"])),
+        estimate=EstimateSettings(**values["estimate"]),
+    )
+
+
+def describe() -> str:
+    """The reference of site file and fleet file as Markdown: every key and column with default and bounds."""
+    return f"## Site file\n\n{describe_keys()}\n## Fleet file\n\n{describe_columns()}"
+
+
+def _collect(report: Report, load: Callable[[], T]) -> T | None:
+    """What a loader gives, or None after its problems have joined ours."""
+    try:
+        return load()
+    except ConfigError as error:
+        report.problems += error.problems
+        return None
+
+
+def _timezone(file: SiteFile, name: str | None) -> ZoneInfo | None:
+    known = available_timezones()
+    if name is None or name in known:
+        return ZoneInfo(name) if name else None
+    right = did_you_mean(name, known, "give an IANA name such as America/Los_Angeles")
+    file.report.add(file.where("site.timezone"), f"unknown time zone '{name}'", right)
+    return None
+
+
+def _feeder_path(path: Path, feeder: str) -> str:
+    """An id as it is; what has a slash is a path, relative to the site file."""
+    return str(path.parent / feeder) if "/" in feeder else feeder
+
+
+def _named_file(file: SiteFile, path: Path, key: str, name: str | None) -> Path | None:
+    """The path of a file that the site file names, or None when there is none."""
+    if name is None:
+        return None
+    found = path.parent / name
+    if found.is_file():
+        return found
+    file.report.add(file.where(key), f"there is no file '{found}'", "give its path relative to the site file")
+    return None
+
+
+def _net_load_id(file: SiteFile, name: str | None, fleet: FleetFile) -> str | None:
+    """The meter of system net load: the one named, else the only system meter, else the only head meter."""
+    meters = {
+        kind: [device for device, its_kind in fleet.kinds.items() if its_kind is kind]
+        for kind in (DeviceKind.SYSTEM_METER, DeviceKind.HEAD_METER)
+    }
+    allowed = [device for devices in meters.values() for device in devices]
+    if name in allowed:
+        return name
+    where = file.where("scada.net_load")
+    if name is not None:
+        right = did_you_mean(name, allowed, "name a device of kind system-meter or head-meter")
+        wrong = f"[scada] net_load = '{name}' is not a meter of the fleet"
+    else:
+        candidates = meters[DeviceKind.SYSTEM_METER] or meters[DeviceKind.HEAD_METER]
+        if len(candidates) == 1:
+            return candidates[0]
+        wrong = f"[scada] net_load is missing, and the fleet has {len(candidates)} meters that it could be"
+        right = "name a device of kind system-meter or head-meter"
+    if None not in fleet.kinds.values() and fleet.kinds:
+        file.report.add(where, wrong, right)
+    return None
+
+
+def read_history(path: Path) -> tuple[list[datetime], FloatArray]:
+    """Past net load from a CSV with columns time_utc, net_load_kw.
+
+    Returns the ends of the intervals (UTC, increasing) and their means [W, + = import], shape (n,). Times
+    without offset are UTC. Raises ConfigError with every mistake of the file.
+    """
+    table, report = read_csv(path), Report(str(path))
+    if table.header != HISTORY_COLUMNS:
+        right = "the columns are " + ", ".join(HISTORY_COLUMNS)
+        raise report.error("row 1", "the header is " + ", ".join(table.header), right)
+    times: list[datetime] = []
+    net_load_kw = []
+    for row, cells in table.rows:
+        if len(cells) != len(HISTORY_COLUMNS):
+            report.add(f"row {row}", f"{len(cells)} cells under a header of 2", "give a time and a power")
+            continue
+        at, value = _utc(cells[0]), parse_number(cells[1])
+        if at is None:
+            report.add(f"row {row}, column time_utc", f"'{cells[0]}' is not a time", "write 2026-04-15T13:00:00Z")
+        elif times and at <= times[-1]:
+            report.add(f"row {row}, column time_utc", f"{cells[0]} is not after {times[-1]}", "sort rows by time")
+        else:
+            times.append(at)
+        if value is None:
+            wrong = f"'{cells[1]}' is not a number"
+            report.add(f"row {row}, column net_load_kw", wrong, "give kW, or leave the row out when it is not known")
+        else:
+            net_load_kw.append(value)
+    if report.problems:
+        raise ConfigError(report.problems)
+    return times, np.array(net_load_kw, dtype=np.float64) * 1e3
+
+
+def _utc(text: str) -> datetime | None:
+    try:
+        at = datetime.fromisoformat(text)
+        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,60 @@
+"""The columns of the fleet file: who needs each, and the bounds of what stands in it.
+
+In kW, kVA, kWh and percent, as people write them.
+"""
+
+from dataclasses import dataclass
+
+from derms.domain.der import DER_KINDS, DeviceKind
+
+EVERYONE = frozenset(DeviceKind)
+BATTERY = frozenset({DeviceKind.BATTERY})
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of the fleet file; `low` and `high` bound the number in a cell of it."""
+
+    meaning: str
+    needed_by: frozenset[DeviceKind] = frozenset()
+    kind: type[str] | type[float] | type[int] = str
+    low: float = 0.0
+    high: float = 1e6
+
+    def is_needed_by(self, kind: DeviceKind | None) -> bool:
+        """Whether a device must have it; what everyone needs, a device of unknown kind needs too."""
+        return self.needed_by == EVERYONE or kind in self.needed_by
+
+    @property
+    def right(self) -> str:
+        """What would be right for a number, as the end of a message."""
+        return f"give a {'whole ' * (self.kind is int)}number from {self.low:g} to {self.high:g}"
+
+
+COLUMNS = {
+    "id": Column("name of the device, unique; for PV and batteries as in the feeder's manifest", EVERYONE),
+    "kind": Column("one of " + ", ".join(DeviceKind), EVERYONE),
+    "driver": Column("name of the driver that speaks with it", EVERYONE),
+    "host": Column("IP address or host name", EVERYONE),
+    "port": Column("TCP port", EVERYONE, int, 1, 65535),
+    "unit": Column("Modbus unit; 1 when empty", kind=int, low=1, high=255),
+    "bus": Column("bus of the feeder model", EVERYONE),
+    "p_rated_kw": Column("nameplate active power", DER_KINDS, float, 0.001),
+    "s_rated_kva": Column("nameplate apparent power; p_rated_kw when empty", kind=float, low=0.001),
+    "energy_kwh": Column("usable energy of a battery", BATTERY, float, 0.001),
+    "soc_min_pct": Column("reserve of a battery; 10 when empty", kind=float, high=99),
+    "soc_max_pct": Column("ceiling of a battery; 95 when empty", kind=float, low=2, high=100),
+    "serial": Column("serial number that the device must show; any when empty"),
+}
+RATINGS = {"p_rated_kw": DER_KINDS, "s_rated_kva": DER_KINDS, "energy_kwh": BATTERY}
+"""Columns of ratings, and the kinds that have them; for the others 0 is as good as empty."""
+
+
+def describe_columns() -> str:
+    """The reference of the fleet file as Markdown: every column."""
+    lines = ["| column | needed by | allowed | meaning |", "| --- | --- | --- | --- |"]
+    for name, column in COLUMNS.items():
+        needed = "all" if column.needed_by == EVERYONE else ", ".join(sorted(column.needed_by)) or "none"
+        allowed = "text" if column.kind is str else f"{column.low:g} to {column.high:g}"
+        lines.append(f"| `{name}` | {needed} | {allowed} | {column.meaning} |")
+    return "\n".join([*lines, ""])

@@ -1,0 +1,260 @@
+"""The fleet file: a CSV with a row per device, read with every mistake in it.
+
+In the file kW, kVA, kWh and percent; inside W, VA, Wh and 0..1.
+"""
+
+import ipaddress
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from derms.domain.der import DER_KINDS, Device, DeviceKind, Endpoint
+from derms.domain.grid import FeederPackage
+from derms.service.files import Report, did_you_mean, nearest, parse_number, read_csv
+from derms.service.fleet_columns import COLUMNS, RATINGS
+
+P_MAX_KW = 5000.0
+"""Nameplate above which W were written for kW, whatever the bus."""
+TRANSFORMER_RATIO_MAX = 4.0
+"""The same, against the service transformer of the bus."""
+DURATION_MIN_H, DURATION_MAX_H = 0.1, 24.0
+
+_ID = re.compile(r"[A-Za-z0-9_.-]+")
+_LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
+
+
+@dataclass(frozen=True)
+class FleetFile:
+    """What was read, and what is wrong with it."""
+
+    devices: tuple[Device, ...]
+    """All devices when nothing is wrong."""
+    kinds: dict[str, DeviceKind | None]
+    """Kind of every id in the file, None where it is not a kind."""
+    report: Report
+
+
+@dataclass
+class _Row:
+    """One row under check; a cell that is empty, or already reported, reads as None."""
+
+    number: int
+    cells: dict[str, str]
+    report: Report
+    bad: set[str] = field(default_factory=set)
+
+    def wrong(self, column: str, wrong: str, right: str) -> None:
+        self.bad.add(column)
+        self.report.add(f"row {self.number}, column {column}", wrong, right)
+
+    def text(self, column: str) -> str | None:
+        return None if column in self.bad else self.cells.get(column) or None
+
+    def value(self, column: str) -> float | None:
+        """The number in a cell; one that cannot be is reported, once."""
+        cell, rule = self.text(column), COLUMNS[column]
+        if cell is None:
+            return None
+        number = parse_number(cell)
+        if number is None:
+            self.wrong(column, f"'{cell}' is not a number", rule.right + _decimal_comma(cell))
+        elif column in RATINGS and number <= 0:
+            self.wrong(column, f"{cell} is not a rating", "give a number greater than 0")
+        elif not rule.low <= number <= rule.high or (rule.kind is int and not number.is_integer()):
+            self.wrong(column, f"{cell} is out of range", rule.right)
+        return None if column in self.bad else number
+
+
+def _decimal_comma(cell: str) -> str:
+    point = cell.replace(",", ".")
+    return f"; was {point} meant?" if point != cell and parse_number(point) is not None else ""
+
+
+def read_fleet(path: Path, *, drivers: Collection[str], package: FeederPackage | None) -> FleetFile:
+    """Read the fleet file and find every mistake in it.
+
+    Without a feeder package (when that is wrong itself) buses and bindings are not checked. Raises ConfigError
+    only when the file is no CSV at all.
+    """
+    table, report = read_csv(path), Report(str(path))
+    columns = _read_header(table.header, report)
+    rows = [_Row(number, dict(zip(columns, cells, strict=False)), report) for number, cells in table.rows]
+    _find_missing_columns(columns, {_kind(row) for row in rows}, report)
+    if not rows:
+        report.add("row 2", "there is no device", "add a row per device")
+    checker = _Checker(drivers, package)
+    devices = []
+    for row, (number, cells) in zip(rows, table.rows, strict=True):
+        if len(cells) < len(columns) or any(cells[len(columns) :]):
+            wrong = f"{len(cells)} cells under a header of {len(columns)}"
+            report.add(f"row {number}", wrong, "give one cell per column, empty where there is nothing to say")
+        elif device := checker.device(row):
+            devices.append(device)
+    kinds = {row.cells["id"]: _kind(row) for row in rows if row.cells.get("id")}
+    return FleetFile(tuple(devices), kinds, report)
+
+
+def _read_header(header: list[str], report: Report) -> list[str]:
+    """Our names of the columns: one that is misspelt is reported and read as what it was meant to be."""
+    names: list[str] = []
+    for name in header:
+        meant = name if name in COLUMNS else nearest(name, COLUMNS.keys() - set(header) - set(names))
+        if name not in COLUMNS:
+            right = f"did you mean '{meant}'?" if meant else "the columns are " + ", ".join(COLUMNS)
+            report.add(f"row 1, column {name}", f"unknown column '{name}'", right)
+        elif name in names:
+            report.add(f"row 1, column {name}", f"column '{name}' is there twice", "keep one of them")
+        names.append(meant or name)
+    return names
+
+
+def _find_missing_columns(columns: list[str], kinds: set[DeviceKind | None], report: Report) -> None:
+    for name, column in COLUMNS.items():
+        if name not in columns and any(column.is_needed_by(kind) for kind in kinds | {None}):
+            report.add(f"row 1, column {name}", f"column '{name}' is missing", f"add it: {column.meaning}")
+
+
+def _kind(row: _Row) -> DeviceKind | None:
+    cell = row.cells.get("kind", "")
+    return DeviceKind(cell) if cell in set(DeviceKind) else None
+
+
+def _is_host(host: str) -> bool:
+    """An IP address that a device can have, or a host name after RFC 1123."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        labels = host.split(".")
+        return len(host) <= 253 and not labels[-1].isdigit() and all(_LABEL.fullmatch(label) for label in labels)
+    return not (address.is_multicast or address.is_unspecified)
+
+
+class _Checker:
+    """The checks of rows, in file order: what stands in earlier rows may not stand in later ones."""
+
+    def __init__(self, drivers: Collection[str], package: FeederPackage | None) -> None:
+        self._drivers = drivers
+        self._package = package
+        self._ids: dict[str, int] = {}
+        self._endpoints: dict[Endpoint, int] = {}
+        sites = package.sites if package else ()
+        self._transformer_va = {site.bus.lower(): site.s_rated_va for site in sites}
+        self._site_bus = {site.id: site.bus for site in sites}
+        self._bindings = {der.id: der for der in package.ders} if package else {}
+
+    def device(self, row: _Row) -> Device | None:
+        """The device of a row, or None once the file has a mistake; reports every mistake of the row."""
+        kind = _kind(row)
+        for name, kinds in RATINGS.items():
+            if kind is not None and kind not in kinds and parse_number(row.cells.get(name, "")) == 0:
+                row.cells[name] = ""
+        for name, column in COLUMNS.items():
+            if column.is_needed_by(kind) and row.cells.get(name) == "":
+                row.wrong(name, "the cell is empty", f"give it: {column.meaning}")
+        self._check_names(row, kind)
+        endpoint = self._endpoint(row)
+        self._check_bus(row, kind)
+        p_kw, s_kva = self._power(row, "p_rated_kw"), self._power(row, "s_rated_kva")
+        if p_kw is not None and s_kva is not None and s_kva < p_kw:
+            row.wrong("s_rated_kva", f"{s_kva:g} kVA is less than p_rated_kw = {p_kw:g}", f"give at least {p_kw:g}")
+        energy_kwh = _energy_kwh(row, kind, p_kw)
+        soc_min_frac, soc_max_frac = _soc_range(row)
+        if row.report.problems or kind is None or endpoint is None:
+            return None
+        return Device(
+            id=row.cells["id"],
+            kind=kind,
+            driver=row.cells["driver"],
+            endpoint=endpoint,
+            bus=row.cells["bus"].lower(),
+            p_rated_w=(p_kw or 0.0) * 1e3,
+            s_rated_va=(s_kva or p_kw or 0.0) * 1e3,
+            energy_wh=energy_kwh * 1e3,
+            soc_min_frac=soc_min_frac,
+            soc_max_frac=soc_max_frac,
+            serial=row.cells.get("serial", ""),
+        )
+
+    def _check_names(self, row: _Row, kind: DeviceKind | None) -> None:
+        if name := row.text("id"):
+            first = self._ids.setdefault(name, row.number)
+            if not _ID.fullmatch(name):
+                row.wrong("id", f"'{name}' has characters that an id cannot have", "use letters, digits, _ . and -")
+            elif first != row.number:
+                row.wrong("id", f"'{name}' is already the id of row {first}", "give every device an id of its own")
+        if (word := row.text("kind")) and kind is None:
+            right = did_you_mean(word, DeviceKind, "it is one of " + ", ".join(DeviceKind))
+            row.wrong("kind", f"unknown kind '{word}'", right)
+        if (driver := row.text("driver")) and driver not in self._drivers:
+            known = "it is one of " + ", ".join(sorted(self._drivers))
+            row.wrong("driver", f"unknown driver '{driver}'", did_you_mean(driver, self._drivers, known))
+
+    def _endpoint(self, row: _Row) -> Endpoint | None:
+        host, port, unit = row.text("host"), row.value("port"), row.value("unit")
+        if host and not _is_host(host):
+            wrong = f"'{host}' is neither an IP address nor a host name"
+            row.wrong("host", wrong, "write it like 10.0.0.17 or pv01.example.org")
+        if not host or port is None or row.bad & {"host", "port", "unit"}:
+            return None
+        endpoint = Endpoint(host.lower(), int(port), int(unit or 1))
+        first = self._endpoints.setdefault(endpoint, row.number)
+        if first != row.number:
+            row.wrong("host", f"{endpoint} is already the endpoint of row {first}", "change host, port or unit")
+        return endpoint
+
+    def _check_bus(self, row: _Row, kind: DeviceKind | None) -> None:
+        """The bus is in the circuit, and a DER where the feeder's manifest binds it."""
+        if self._package is None:
+            return
+        bus, name, feeder = row.text("bus"), row.text("id"), self._package.id
+        bound = self._bindings.get(name or "")
+        home = self._site_bus.get(bound.site, "") if bound else ""
+        if bus and bus.lower() not in self._package.buses:
+            near = did_you_mean(bus, self._package.buses, f"use a bus of feeder {feeder}")
+            row.wrong("bus", f"unknown bus '{bus}'", f"the manifest binds '{name}' to '{home}'" if bound else near)
+        elif bus and bound and bus.lower() != home.lower():
+            row.wrong("bus", f"'{name}' at bus '{bus}'", f"the manifest of feeder {feeder} binds it to '{home}'")
+        if name and kind in DER_KINDS and bound is None:
+            right = did_you_mean(name, self._bindings, "use an id of the feeder's manifest")
+            row.wrong("id", f"'{name}' is not a DER of feeder {feeder}", right)
+        elif bound and kind in DER_KINDS and kind != bound.kind:
+            row.wrong("kind", f"'{name}' as {kind}", f"the manifest of feeder {feeder} has it as {bound.kind}")
+
+    def _power(self, row: _Row, column: str) -> float | None:
+        """A power rating [kW, kVA]; one that fits no bus was written in W."""
+        value = row.value(column)
+        if value is None:
+            return None
+        bus = row.cells.get("bus", "")
+        site_kva = self._transformer_va.get(bus.lower(), float("inf")) / 1e3
+        unit = column.rpartition("_")[2].replace("kw", "kW").replace("kva", "kVA")
+        if value > TRANSFORMER_RATIO_MAX * site_kva:
+            wrong = f"{value:g} {unit} at bus {bus}, whose service transformer is {site_kva:g} kVA"
+        elif value > P_MAX_KW:
+            wrong = f"{value:g} {unit} is more than {P_MAX_KW:g} {unit}"
+        else:
+            return value
+        row.wrong(column, wrong, f"was {unit[1:]} meant? {value / 1e3:g} {unit}")
+        return None
+
+
+def _energy_kwh(row: _Row, kind: DeviceKind | None, p_kw: float | None) -> float:
+    energy_kwh = row.value("energy_kwh")
+    if energy_kwh is None:
+        return 0.0
+    if kind is not None and kind is not DeviceKind.BATTERY:
+        row.wrong("energy_kwh", f"{energy_kwh:g} kWh for a {kind}", "leave it empty, or make the kind battery")
+    elif p_kw is not None and not DURATION_MIN_H <= energy_kwh / p_kw <= DURATION_MAX_H:
+        wrong = f"{energy_kwh:g} kWh at {p_kw:g} kW lasts {energy_kwh / p_kw:g} h"
+        row.wrong("energy_kwh", wrong, f"give an energy of {DURATION_MIN_H:g} to {DURATION_MAX_H:g} hours")
+    return energy_kwh
+
+
+def _soc_range(row: _Row) -> tuple[float, float]:
+    low, high = row.value("soc_min_pct"), row.value("soc_max_pct")
+    low_pct, high_pct = 10.0 if low is None else low, 95.0 if high is None else high
+    if not row.bad & {"soc_min_pct", "soc_max_pct"} and low_pct >= high_pct:
+        wrong = f"{low_pct:g} % is not below soc_max_pct = {high_pct:g} %"
+        row.wrong("soc_min_pct", wrong, "give a reserve below the ceiling")
+    return low_pct / 100, high_pct / 100

@@ -1,0 +1,80 @@
+"""What the brain remembers of the last hours: net load, gross load and PV, as means over quarter hours.
+
+Net load + = import [W]. The utility's records seed the memory, so that a ramp across the start counts.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import numpy as np
+
+from derms.domain.arrays import BoolArray, FloatArray
+from derms.domain.der import Fleet
+from derms.domain.telemetry import TelemetrySnapshot
+from derms.forecast.netload import Seen
+
+SEEN_S = 1800.0
+"""How far back `now` reaches when load and sky are compared with the forecast [s]."""
+
+
+class Observation:
+    """A bounded memory of system totals, one entry per snapshot."""
+
+    def __init__(self, fleet: Fleet, *, step_s: float, steps: int) -> None:
+        self._fleet = fleet
+        self._step_s = step_s
+        self._steps = steps
+        self._entries: deque[tuple[datetime, float, float, float]] = deque()
+
+    def seed(self, ends: Sequence[datetime], net_w: FloatArray) -> None:
+        """Start from the utility's records: ends of intervals and means [W]."""
+        for end, value in zip(ends, net_w, strict=True):
+            self._entries.append((end - timedelta(seconds=self._step_s / 2), float(value), np.nan, np.nan))
+
+    def add(self, snapshot: TelemetrySnapshot, net_w: float, limited: BoolArray) -> None:
+        """Enter one snapshot; `limited` marks PV that a command holds back, shape (n,).
+
+        A DER without a good value counts as the others of its kind do: PV with their mean output, batteries at rest.
+        """
+        fleet = self._fleet
+        good = snapshot.good("p_w")
+        free = fleet.is_pv & good & ~limited
+        rated_w = float(fleet.p_rated_w[free].sum())
+        pv_frac = float(snapshot.p_w[free].sum()) / rated_w if rated_w > 0.0 else np.nan
+        known_w = float(snapshot.p_w[good & (fleet.is_pv | fleet.is_battery)].sum())
+        unseen_w = float(fleet.p_rated_w[fleet.is_pv & ~good].sum())
+        gross_w = net_w + known_w + (unseen_w * pv_frac if unseen_w else 0.0)
+        self._entries.append((snapshot.at, net_w, gross_w, pv_frac))
+        horizon = snapshot.at - timedelta(seconds=self._step_s * (self._steps + 1))
+        while self._entries and self._entries[0][0] < horizon:
+            self._entries.popleft()
+
+    def seen(self, now: datetime) -> Seen:
+        """Means of the last half hour; NaN where nothing was measured."""
+        recent = [entry for entry in self._entries if (now - entry[0]).total_seconds() <= SEEN_S]
+        return Seen(gross_w=_mean([entry[2] for entry in recent]), pv_frac=_mean([entry[3] for entry in recent]))
+
+    def past_net_w(self, now: datetime, otherwise_w: float) -> FloatArray:
+        """Means of net load over the last steps, oldest first, shape (steps,).
+
+        A step without any value takes the next later one that has, and `otherwise_w` where none has.
+        """
+        sums = np.zeros(self._steps)
+        counts = np.zeros(self._steps)
+        for at, net_w, _, _ in self._entries:
+            step = self._steps - 1 - int((now - at).total_seconds() // self._step_s)
+            if 0 <= step < self._steps and np.isfinite(net_w):
+                sums[step] += net_w
+                counts[step] += 1.0
+        past_w = np.divide(sums, counts, out=np.full(self._steps, np.nan), where=counts > 0.0)
+        value = otherwise_w
+        for step in reversed(range(self._steps)):
+            value = past_w[step] if np.isfinite(past_w[step]) else value
+            past_w[step] = value
+        return past_w
+
+
+def _mean(values: list[float]) -> float:
+    known = [value for value in values if np.isfinite(value)]
+    return sum(known) / len(known) if known else np.nan

@@ -1,0 +1,282 @@
+"""The site file's keys: one row each with default, bounds, unit and meaning, and the values read against them.
+
+The dataclasses below are the table; `describe_keys` prints it, `read_tables` checks a file against it. Times in s
+unless the name says otherwise.
+"""
+
+import math
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from derms.domain.mode import Mode
+from derms.service.files import Report, did_you_mean, read_text
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What the value of one key may be; `low` and `high` bound a number, `choices` a text."""
+
+    kind: type[float] | type[str]
+    unit: str
+    meaning: str
+    low: float = -math.inf
+    high: float = math.inf
+    choices: tuple[str, ...] = ()
+
+    @property
+    def right(self) -> str:
+        """What would be right, as the end of a message."""
+        if self.kind is float:
+            return f"give a number from {self.low:g} to {self.high:g}" + f" {self.unit}" * bool(self.unit)
+        return "give " + (" or ".join(f'"{choice}"' for choice in self.choices) or f"a text: {self.meaning}")
+
+    def accepts(self, value: object) -> bool:
+        """Whether a TOML value is of the kind and inside the bounds; NaN and true are not numbers."""
+        if self.kind is str:
+            return isinstance(value, str) and bool(value.strip()) and (not self.choices or value in self.choices)
+        return isinstance(value, int | float) and not isinstance(value, bool) and self.low <= value <= self.high
+
+
+def number(default: float | None, low: float, high: float, unit: str, meaning: str) -> Any:
+    """A row of the table for a number; without a default the key must be there."""
+    key = Key(float, unit, meaning, low, high)
+    return field(metadata={"key": key}) if default is None else field(default=default, metadata={"key": key})
+
+
+def text(meaning: str, default: Any = MISSING, choices: tuple[str, ...] = ()) -> Any:
+    """A row of the table for a text; without a default the key must be there, None makes it optional."""
+    return field(default=default, metadata={"key": Key(str, "", meaning, choices=choices)})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SiteTable:
+    """[site]: what and where."""
+
+    name: str = text("what operators call the site")
+    feeder: str = text("id of a feeder, or path of its folder")
+    mode: str = text("observe never writes; auto dispatches", Mode.OBSERVE.value, tuple(Mode))
+    latitude: float = number(None, -90, 90, "deg", "north of the equator is positive")
+    longitude: float = number(None, -180, 180, "deg", "east of Greenwich is positive")
+    timezone: str = text("IANA name of the local time zone")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FleetTable:
+    """[fleet]: the devices."""
+
+    file: str = text("path of the fleet CSV")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScadaTable:
+    """[scada]: what the utility's own system tells."""
+
+    net_load: str | None = text("id of the meter of system net load; else the only system or head meter", None)
+    history: str | None = text("path of a CSV with columns time_utc, net_load_kw", None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FieldSettings:
+    """[field]: bounds of polling."""
+
+    poll_s: float = number(10, 1, 3600, "s", "time between two polls of a device")
+    timeout_s: float = number(2, 0.05, 60, "s", "longest wait for one answer")
+    connect_timeout_s: float = number(3, 0.05, 60, "s", "longest wait for a connection")
+    stale_after_s: float = number(35, 2, 7200, "s", "age from which a value is stale")
+    frozen_after_s: float = number(120, 10, 86400, "s", "time without any change after which values are suspect")
+    backoff_min_s: float = number(5, 0.1, 3600, "s", "first wait before a lost device is tried again")
+    backoff_max_s: float = number(120, 1, 86400, "s", "longest wait before a lost device is tried again")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DispatchSettings:
+    """[dispatch]: how setpoints go to devices."""
+
+    interval_s: float = number(300, 10, 3600, "s", "time between two writes to a device")
+    group_s: float = number(15, 1, 3600, "s", "length of the groups over which the writes of an interval are spread")
+    reversion_s: float = number(900, 30, 86400, "s", "dead-man time armed in devices with every value")
+    reversion_jitter_s: float = number(120, 0, 3600, "s", "spread of that time over the fleet")
+    settle_s: float = number(60, 1, 3600, "s", "time from a write until its effect is judged")
+    validity_s: float = number(1800, 60, 86400, "s", "time for which a plan may be followed")
+    tolerance_frac: float = number(0.05, 0.001, 0.5, "per unit of nameplate", "largest error that counts as following")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlanWeights:
+    """[plan.weights]: what the optimizer minds, against its own scaling of each term."""
+
+    peak: float = number(1, 0, 1e6, "", "weight of the highest net load")
+    ramp_3h: float = number(1, 0, 1e6, "", "weight of the steepest three-hour ramp")
+    ramp: float = number(1, 0, 1e6, "", "weight of squared steps of net load")
+    throughput: float = number(1, 0, 1e6, "", "weight of energy through batteries")
+    curtail: float = number(1, 0, 1e6, "", "weight of PV energy held back")
+    change: float = number(1, 0, 1e6, "", "weight of change against the last plan")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlanSettings:
+    """[plan]: the receding horizon."""
+
+    horizon_h: float = number(24, 1, 168, "h", "how far a plan looks ahead")
+    step_min: float = number(15, 1, 60, "min", "length of a step")
+    every_s: float = number(300, 10, 3600, "s", "time between two plans")
+    weights: PlanWeights = field(default_factory=PlanWeights)
+
+    @property
+    def step_s(self) -> float:
+        return self.step_min * 60
+
+    @property
+    def steps(self) -> int:
+        return round(self.horizon_h * 60 / self.step_min)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EstimateSettings:
+    """[estimate]: the feeder model."""
+
+    every_s: float = number(60, 1, 3600, "s", "time between two estimates of the feeder's state")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StorageTable:
+    """[storage]: where records go."""
+
+    directory: str = text("folder of journal and database", "data")
+
+
+TABLES: Mapping[str, type[Any]] = {
+    "site": SiteTable,
+    "fleet": FleetTable,
+    "scada": ScadaTable,
+    "field": FieldSettings,
+    "dispatch": DispatchSettings,
+    "plan": PlanSettings,
+    "plan.weights": PlanWeights,
+    "estimate": EstimateSettings,
+    "storage": StorageTable,
+}
+
+RELATIONS = (
+    ("field", "timeout_s", 1, "poll_s", "an answer that late would hold up the next poll"),
+    ("field", "poll_s", 2, "stale_after_s", "one lost poll would make every value stale"),
+    ("field", "stale_after_s", 1, "frozen_after_s", "frozen is judged on values that are not stale"),
+    ("field", "backoff_min_s", 1, "backoff_max_s", "waits grow from the first to the longest"),
+    ("dispatch", "group_s", 1, "interval_s", "groups are parts of the interval"),
+    ("dispatch", "settle_s", 1, "interval_s", "the effect is judged before the next write"),
+    ("dispatch", "interval_s", 3, "reversion_s", "two lost refreshes must not release a device"),
+    ("dispatch", "reversion_jitter_s", 1, "reversion_s", "the spread is a part of the time"),
+    ("dispatch", "interval_s", 1, "validity_s", "a plan holds at least until the next write"),
+)
+"""Table, key, factor, other key, why: factor * key must not exceed the other key."""
+
+Values = dict[str, dict[str, Any]]
+
+
+class SiteFile:
+    """A parsed site file that knows on which line its keys stand."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises ConfigError when the file cannot be read or is not TOML."""
+        self.report = Report(str(path))
+        source = read_text(path)
+        try:
+            self.tree: dict[str, Any] = tomllib.loads(source)
+        except tomllib.TOMLDecodeError as error:
+            found = re.search(r"at line (\d+)", str(error))
+            line = found[1] if found else str(source.count("\n") + 1)
+            raise self.report.error(f"line {line}", f"is not TOML ({error})", 'write `key = "value"`') from error
+        self._lines = dict(_lines(source))
+
+    def where(self, path: str) -> str:
+        """The line of a key or table by its dotted path, else of the table that should hold it."""
+        while path and path not in self._lines:
+            path = path.rpartition(".")[0]
+        return f"line {self._lines.get(path, 1)}"
+
+
+def _lines(source: str) -> Iterator[tuple[str, int]]:
+    """Dotted paths of tables and keys, each with its line."""
+    table = ""
+    for line_number, line in enumerate(source.split("\n"), start=1):
+        if header := re.match(r"\s*\[+\s*([\w.-]+)\s*\]", line):
+            table = header[1]
+            yield table, line_number
+        elif key := re.match(r"\s*([\w.-]+)\s*=", line):
+            yield f"{table}.{key[1]}".lstrip("."), line_number
+
+
+def keys_of(table: type[Any]) -> dict[str, tuple[Field[Any], Key]]:
+    """The rows of a table by key."""
+    return {row.name: (row, row.metadata["key"]) for row in fields(table) if "key" in row.metadata}
+
+
+def read_tables(file: SiteFile) -> Values:
+    """Values of every table of the file, defaults filled in; mistakes go to the file's report.
+
+    What is wrong or missing without a default is NaN or None, so that no later check speaks of it again.
+    """
+    tops = {name.partition(".")[0] for name in TABLES}
+    for name in sorted(file.tree.keys() - tops):
+        file.report.add(file.where(name), f"unknown table '{name}'", did_you_mean(name, tops, _one_of(tops)))
+    values = {name: _read_table(file, name, table) for name, table in TABLES.items()}
+    for table, key, factor, other, why in RELATIONS:
+        low, high = values[table][key], values[table][other]
+        if factor * low > high:
+            wrong = f"[{table}] {key} = {low:g} is too long for {other} = {high:g}"
+            file.report.add(file.where(f"{table}.{key}"), wrong, f"give at most {high / factor:g}: {why}")
+    plan = values["plan"]
+    if plan["horizon_h"] * 60 % plan["step_min"] > 0:
+        wrong = f"[plan] horizon_h = {plan['horizon_h']:g} is not a whole number of steps of {plan['step_min']:g} min"
+        file.report.add(file.where("plan.horizon_h"), wrong, "make it one, such as 24 h of 15 min")
+    return values
+
+
+def _read_table(file: SiteFile, name: str, table: type[Any]) -> dict[str, Any]:
+    found: Any = file.tree
+    for part in name.split("."):
+        found = found.get(part, {}) if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        file.report.add(file.where(name), f"'{name}' is a value", f"make it a table: [{name}]")
+        found = {}
+    known = keys_of(table)
+    subtables = {other.rpartition(".")[2] for other in TABLES if other.rpartition(".")[0] == name}
+    for key in sorted(found.keys() - known.keys() - subtables):
+        wrong = f"unknown key '{key}' in [{name}]"
+        file.report.add(file.where(f"{name}.{key}"), wrong, did_you_mean(key, known, _one_of(known)))
+    return {key: _read_key(file, name, found, row, spec) for key, (row, spec) in known.items()}
+
+
+def _read_key(file: SiteFile, table: str, found: Mapping[str, Any], row: Field[Any], spec: Key) -> Any:
+    if row.name not in found and row.default is not MISSING:
+        return row.default
+    wrong = f"[{table}] {row.name} = {found[row.name]!r}" if row.name in found else f"[{table}] {row.name} is missing"
+    value: Any = found.get(row.name)
+    if spec.accepts(value):
+        return spec.kind(value)
+    file.report.add(file.where(f"{table}.{row.name}"), wrong, spec.right)
+    return math.nan if spec.kind is float else None
+
+
+def _one_of(words: Any) -> str:
+    return "it is one of " + ", ".join(sorted(words))
+
+
+def describe_keys() -> str:
+    """The reference of the site file as Markdown: every table with its keys."""
+    parts = []
+    for table in TABLES.values():
+        head, _, meaning = (table.__doc__ or "").partition(": ")
+        parts += [f"### {head}", "", meaning[:1].upper() + meaning[1:], ""]
+        parts += ["| key | default | allowed | unit | meaning |", "| --- | --- | --- | --- | --- |"]
+        for key, (row, spec) in keys_of(table).items():
+            default = "required" if row.default is MISSING else "none" if row.default is None else f"`{row.default}`"
+            allowed = f"{spec.low:g} to {spec.high:g}" if spec.kind is float else " or ".join(spec.choices) or "text"
+            parts.append(f"| `{key}` | {default} | {allowed} | {spec.unit} | {spec.meaning} |")
+        parts.append("")
+    rules = [f"- `[{name}] {key}` at most `{other}` / {factor}: {why}." for name, key, factor, other, why in RELATIONS]
+    return "\n".join([*parts, "### Between keys", "", *rules, ""])

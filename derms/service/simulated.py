@@ -1,0 +1,282 @@
+"""Simulated time: an asyncio event loop with virtual time and an in-memory byte network, deterministic by seed.
+
+Gateway, brain and simulated fleet run on it unmodified: they see `loop.time()`, timers, `create_connection` and
+`create_server` as on any loop. Time jumps to the next timer whenever nothing is ready; work handed to an executor
+runs in place and takes no simulated time. Every byte that is delivered enters the trace hash with its time.
+"""
+
+import asyncio
+import hashlib
+import heapq
+import random
+import struct
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar, TypeVarTuple
+
+from derms.errors import DermsError
+
+_Ts = TypeVarTuple("_Ts")
+_Factory = Callable[[], asyncio.Protocol]
+
+_CANCELLED_MAX = 1000
+"""Cancelled timers kept in the heap before it is cleaned."""
+
+
+class SimulationStalled(DermsError):
+    """Nothing is ready and no timer is set: the simulation would wait for ever."""
+
+
+class SimulatedNetwork:
+    """A network of byte streams between in-process endpoints, with seeded latency.
+
+    Parameters
+    ----------
+    seed : int
+        Seeds the latency of every delivery.
+    latency_s, jitter_s : float
+        Least latency and the mean of its exponential part [s].
+    """
+
+    def __init__(self, *, seed: int, latency_s: float = 0.004, jitter_s: float = 0.002) -> None:
+        self._chance = random.Random(seed)
+        self._latency_s = latency_s
+        self._jitter_s = jitter_s
+        self._listeners: dict[tuple[str, int], _SimulatedServer] = {}
+        self._trace = hashlib.blake2b(digest_size=16)
+        self._port_next = 20000
+        self.delivered = 0
+
+    @property
+    def trace_hash(self) -> str:
+        """Hash of all bytes delivered so far, with their times, sources and destinations."""
+        return self._trace.hexdigest()
+
+    def delay_s(self) -> float:
+        """Draw the latency of one delivery [s]."""
+        return self._latency_s + self._chance.random() * 2.0 * self._jitter_s
+
+    def record(self, now_s: float, port: int, data: bytes) -> None:
+        """Enter one delivery into the trace."""
+        self.delivered += 1
+        self._trace.update(struct.pack(">dHI", now_s, port & 0xFFFF, len(data)))
+        self._trace.update(data)
+
+    def listen(self, server: "_SimulatedServer", host: str, port: int) -> int:
+        """Bind a server; port 0 takes the next free one. Raises OSError when the port is taken."""
+        if port == 0:
+            while (host, self._port_next) in self._listeners:
+                self._port_next += 1
+            port = self._port_next
+        if (host, port) in self._listeners:
+            raise OSError(98, f"address {host}:{port} already in use")
+        self._listeners[host, port] = server
+        return port
+
+    def unlisten(self, host: str, port: int) -> None:
+        self._listeners.pop((host, port), None)
+
+    def listener(self, host: str, port: int) -> "_SimulatedServer | None":
+        return self._listeners.get((host, port))
+
+
+class SimulatedLoop(asyncio.BaseEventLoop):
+    """An asyncio event loop on virtual time; see the module's text."""
+
+    _ready: Any
+    _scheduled: Any
+    _stopping: bool
+    _timer_cancelled_count: int
+
+    def __init__(self, network: SimulatedNetwork) -> None:
+        super().__init__()
+        self.network = network
+        self._now_s = 0.0
+
+    def time(self) -> float:
+        return self._now_s
+
+    def _run_once(self) -> None:
+        ready, scheduled = self._ready, self._scheduled
+        if self._timer_cancelled_count > _CANCELLED_MAX:
+            self._drop_cancelled()
+            scheduled = self._scheduled
+        if not ready:
+            while scheduled and scheduled[0]._cancelled:
+                heapq.heappop(scheduled)._scheduled = False
+                self._timer_cancelled_count -= 1
+            if scheduled:
+                self._now_s = max(self._now_s, scheduled[0]._when)
+            elif not self._stopping:
+                raise SimulationStalled(f"nothing ready and no timer set at {self._now_s:.3f} s")
+        now_s = self._now_s
+        while scheduled and scheduled[0]._when <= now_s:
+            handle = heapq.heappop(scheduled)
+            handle._scheduled = False
+            if handle._cancelled:
+                self._timer_cancelled_count -= 1
+            else:
+                ready.append(handle)
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle._cancelled:
+                handle._run()
+
+    def _drop_cancelled(self) -> None:
+        kept = []
+        for handle in self._scheduled:
+            if handle._cancelled:
+                handle._scheduled = False
+            else:
+                kept.append(handle)
+        heapq.heapify(kept)
+        self._scheduled = kept
+        self._timer_cancelled_count = 0
+
+    def _write_to_self(self) -> None:
+        """Nothing sleeps in a selector here, so there is nothing to wake."""
+
+    def _process_events(self, event_list: Any) -> None:
+        """There is no selector, so there are no events of one."""
+
+    def run_in_executor(self, executor: Any, func: Callable[[*_Ts], Any], *args: *_Ts) -> asyncio.Future[Any]:
+        async def in_place() -> Any:
+            return func(*args)
+
+        return self.create_task(in_place())
+
+    async def create_server(  # type: ignore[override]
+        self, protocol_factory: _Factory, host: str = "127.0.0.1", port: int = 0, **_: Any
+    ) -> "_SimulatedServer":
+        return _SimulatedServer(self, protocol_factory, host, port)
+
+    async def create_connection(  # type: ignore[override]
+        self, protocol_factory: _Factory, host: str, port: int, **_: Any
+    ) -> tuple["_SimulatedTransport", asyncio.Protocol]:
+        await asyncio.sleep(self.network.delay_s())
+        server = self.network.listener(host, port)
+        if server is None:
+            raise ConnectionRefusedError(111, f"nobody listens at {host}:{port}")
+        near, far = protocol_factory(), server.protocol_factory()
+        here = _SimulatedTransport(self, near, ("127.0.0.1", 0), (host, port))
+        there = _SimulatedTransport(self, far, (host, port), ("127.0.0.1", 0))
+        here.peer, there.peer = there, here
+        server.connections.add(there)
+        there.server = server
+        far.connection_made(there)
+        near.connection_made(here)
+        return here, near
+
+
+class _SimulatedSocket:
+    """As much of a listening socket as servers are asked for."""
+
+    def __init__(self, name: tuple[str, int]) -> None:
+        self._name = name
+
+    def getsockname(self) -> tuple[str, int]:
+        return self._name
+
+
+class _SimulatedServer(asyncio.AbstractServer):
+    """A listening endpoint of the simulated network."""
+
+    def __init__(self, loop: SimulatedLoop, protocol_factory: _Factory, host: str, port: int) -> None:
+        self._loop = loop
+        self.protocol_factory = protocol_factory
+        self.connections: set[_SimulatedTransport] = set()
+        self._name = (host, loop.network.listen(self, host, port))
+        self.sockets = (_SimulatedSocket(self._name),)
+
+    def close(self) -> None:
+        self._loop.network.unlisten(*self._name)
+
+    async def wait_closed(self) -> None:
+        return None
+
+    async def start_serving(self) -> None:
+        """It listens from the start."""
+
+    async def serve_forever(self) -> None:
+        await asyncio.Event().wait()
+
+    def is_serving(self) -> bool:
+        return self._loop.network.listener(*self._name) is self
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        return self._loop
+
+
+class _SimulatedTransport(asyncio.Transport):
+    """One end of a connection; bytes arrive at the other in order, each write after a latency of its own."""
+
+    peer: "_SimulatedTransport"
+    server: _SimulatedServer | None = None
+
+    def __init__(
+        self, loop: SimulatedLoop, protocol: asyncio.Protocol, name: tuple[str, int], peer: tuple[str, int]
+    ) -> None:
+        super().__init__({"sockname": name, "peername": peer})
+        self._loop = loop
+        self._protocol = protocol
+        self._port = peer[1] or name[1]
+        self._closed = False
+        self._arrival_last_s = 0.0
+
+    def _arrival_s(self) -> float:
+        """When what is sent now arrives: never before, nor together with, what was sent earlier."""
+        arrival_s = max(self._loop.time() + self._loop.network.delay_s(), self._arrival_last_s + 1e-6)
+        self._arrival_last_s = arrival_s
+        return arrival_s
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if not self._closed:
+            self._loop.call_at(self._arrival_s(), self.peer._receive, bytes(data))
+
+    def _receive(self, data: bytes) -> None:
+        if not self._closed:
+            self._loop.network.record(self._loop.time(), self._port, data)
+            self._protocol.data_received(data)
+
+    def close(self) -> None:
+        if not self._closed:
+            self._loop.call_at(self._arrival_s(), self.peer._lost, None)
+            self._lost(None)
+
+    def abort(self) -> None:
+        if not self._closed:
+            self._loop.call_at(self._arrival_s(), self.peer._lost, ConnectionResetError(104, "reset by peer"))
+            self._lost(None)
+
+    def _lost(self, error: Exception | None) -> None:
+        if not self._closed:
+            self._closed = True
+            if self.server is not None:
+                self.server.connections.discard(self)
+            self._loop.call_soon(self._protocol.connection_lost, error)
+
+    def is_closing(self) -> bool:
+        return self._closed
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        assert isinstance(protocol, asyncio.Protocol)
+        self._protocol = protocol
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        return self._protocol
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Nothing is buffered: what is written is on its way."""
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
+_T = TypeVar("_T")
+
+
+def run_simulated(main: Callable[[SimulatedLoop], Coroutine[Any, Any, _T]], *, seed: int) -> _T:
+    """Run a coroutine to its end on a loop of its own in simulated time."""
+    with asyncio.Runner(loop_factory=lambda: SimulatedLoop(SimulatedNetwork(seed=seed))) as runner:
+        loop = runner.get_loop()
+        assert isinstance(loop, SimulatedLoop)
+        return runner.run(main(loop))
