@@ -12,7 +12,8 @@ DermsError
 │   ├── ModelError         circuit or manifest do not fit together
 │   └── NotConverged       no power-flow solution, or not a finite one
 ├── PlanError              the optimizer gave no plan that can be believed
-└── JournalError           the command journal cannot be written or read
+├── JournalError           the command journal cannot be written or read
+└── HistorianError         the record of samples, decisions, outcomes and events cannot be written or read
 """
 
 from dataclasses import dataclass
@@ -90,3 +91,7 @@ class PlanError(DermsError):
 
 class JournalError(DermsError):
     """The command journal cannot be written or read."""
+
+
+class HistorianError(DermsError):
+    """The record of samples, decisions, outcomes and events cannot be written or read."""

@@ -47,7 +47,7 @@ PER_UNIT = Field("give a number between 0.5 and 1.5", lambda value: _is_number(v
 
 FIELDS: Mapping[str, Mapping[str, Field]] = {
     "": {
-        "schema": Field(f"give {SCHEMA}", lambda value: value == SCHEMA),
+        "schema": Field(f"give {SCHEMA}", lambda value: _is_number(value) and value == SCHEMA),
         "id": NAME,
         "circuit": NAME,
         "source_bus": NAME,
@@ -74,7 +74,7 @@ FIELDS: Mapping[str, Mapping[str, Field]] = {
         "kind": _one_of(frozenset(DeviceKind) - DER_KINDS),
         "bus": NAME,
         "element": Field("give the full name of an element", lambda value: isinstance(value, str), ""),
-        "terminal": Field("give 1 or 2", lambda value: value in (1, 2), 1),
+        "terminal": Field("give 1 or 2", lambda value: _is_number(value) and value in (1, 2), 1),
         "sigma_frac": Field("give a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1),
         "age_max_s": POSITIVE,
     },

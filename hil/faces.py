@@ -129,12 +129,19 @@ class ModernFace:
     def _curve(self, enabled: FloatArray) -> None:
         put = self.bank.put
         put("705.Ena", enabled)
-        settings = {"NPt": len(VOLT_VAR_V_PU), "NCrv": 1, "AdptCrvReq": 0, "AdptCrvRslt": 1}
-        curve = {"ActPt": len(VOLT_VAR_V_PU), "DeptRef": 3, "Pri": 1, "ReadOnly": 1, "RspTms": VOLT_VAR_RESPONSE_S}
-        for name, value in settings.items():
+        settings: Sequence[tuple[str, float]] = (
+            ("NPt", len(VOLT_VAR_V_PU)),
+            ("NCrv", 1),
+            ("AdptCrvReq", 0),
+            ("AdptCrvRslt", 1),  # COMPLETED
+            ("Crv[0].ActPt", len(VOLT_VAR_V_PU)),
+            ("Crv[0].DeptRef", 3),  # VA_MAX_PCT
+            ("Crv[0].Pri", 1),  # REACTIVE
+            ("Crv[0].ReadOnly", 1),
+            ("Crv[0].RspTms", VOLT_VAR_RESPONSE_S),
+        )
+        for name, value in settings:
             put(f"705.{name}", value)
-        for name, value in curve.items():
-            put(f"705.Crv[0].{name}", value)
         for i, (v_pu, q_pu) in enumerate(zip(VOLT_VAR_V_PU, VOLT_VAR_Q_PU, strict=True)):
             put(f"705.Crv[0].Pt[{i}].V", 100.0 * v_pu)
             put(f"705.Crv[0].Pt[{i}].Var", 100.0 * q_pu)

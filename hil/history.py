@@ -26,7 +26,7 @@ def net_load(
     place_deg: tuple[float, float],
     rng: np.random.Generator,
 ) -> tuple[list[datetime], FloatArray]:
-    """Net load of the `days` before `start`, all batteries at rest.
+    """Net load of the `days` before `start`, all batteries at rest, on the quarters of the clock.
 
     Parameters
     ----------
@@ -43,9 +43,9 @@ def net_load(
         Ends of the intervals (UTC) and means over them [W, + = import], one per interval.
     """
     intervals = round(days * 86400.0 / INTERVAL_S)
-    end = start.astimezone(UTC)
-    ends_s: FloatArray = end.timestamp() + INTERVAL_S * np.arange(1 - intervals, 1)
-    middles_s: FloatArray = ends_s - INTERVAL_S / 2
+    end = datetime.fromtimestamp(start.timestamp() // INTERVAL_S * INTERVAL_S, UTC)
+    ends_s = end.timestamp() + INTERVAL_S * np.arange(1 - intervals, 1, dtype=np.float64)
+    middles_s = ends_s - INTERVAL_S / 2
     offset_s = local_offset_s(end)
     day = ((middles_s + offset_s) // 86400.0).astype(np.intp)
     day -= day[0]

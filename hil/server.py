@@ -8,6 +8,7 @@ import asyncio
 import struct
 from collections.abc import Callable
 from enum import StrEnum
+from typing import cast
 
 import numpy as np
 
@@ -57,13 +58,13 @@ class DeviceServer:
         tap: WriteTap,
         unit: int = 1,
     ) -> None:
+        self.bank = bank
+        self.row = row
         self.unit = unit
         self.view = bank.row(row)
         self.failing: Fault | None = None
         self.tap = tap
         self.links: set[asyncio.Transport] = set()
-        self._bank = bank
-        self._row = row
         self._rng = rng
         self._on_write = on_write
         self._server: asyncio.AbstractServer | None = None
@@ -96,7 +97,7 @@ class DeviceServer:
     async def heal(self) -> None:
         """End whatever fault there is; listens again on the port it had."""
         self.failing = None
-        self.view = self._bank.row(self._row)
+        self.view = self.bank.row(self.row)
         if self._server is None:
             await self.start(*self._address)
 
@@ -107,11 +108,11 @@ class DeviceServer:
     def write(self, address: int, data: bytes) -> int:
         """Store registers, all or none. Returns 0 or a Modbus exception code; see `Bank.refusal`."""
         register = address - BASE
-        refused = self._bank.refusal(self._row, register, data)
+        refused = self.bank.refusal(self.row, register, data)
         if not refused and self.failing is not Fault.FREEZE:
-            self._bank.store(self._row, register, data)
-            place = self._bank.covered(register, len(data) // 2)[0]
-            self._on_write(self._row, place.model, place.point.offset, data)
+            self.bank.store(self.row, register, data)
+            place = self.bank.covered(register, len(data) // 2)[0]
+            self._on_write(self.row, place.model, place.point.offset, data)
         return refused
 
     def _drop(self) -> None:
@@ -128,12 +129,11 @@ class _Link(asyncio.Protocol):
         self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # a stream's, on every loop
         if self._device.failing is Fault.REFUSE:
-            transport.abort()
+            self._transport.abort()
         else:
-            self._device.links.add(transport)
+            self._device.links.add(self._transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._device.links.discard(self._transport)

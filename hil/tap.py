@@ -8,11 +8,11 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-# Base 40000, 'SunS', then models 1 (68 registers), 701 (155), 702 (52), 703 (19), 704 or 1, 103 (52), 120 (28),
-# 121 (32), 122 (46), 123 (26), 124.
-_AT_704 = 40002 + 68 + 155 + 52 + 19
-_AT_123 = 40002 + 68 + 52 + 28 + 32 + 46
-_AT_124 = _AT_123 + 26
+# 'SunS' at 40000, then models 1 (68 registers), 701 (155), 702 (52), 703 (19), 704; in older devices 1, 103 (52),
+# 120 (28), 121 (32), 122 (46), 123 (26), 124.
+AT_704 = 40002 + 68 + 155 + 52 + 19
+AT_123 = 40002 + 68 + 52 + 28 + 32 + 46
+AT_124 = AT_123 + 26
 _PCT = 0.01
 """One count of every percentage."""
 
@@ -129,9 +129,9 @@ def _written(adu: bytes) -> dict[int, int]:
 def _blocks(plate: Plate) -> tuple[frozenset[int], frozenset[int]]:
     """Addresses whose writing commands a limit, and those that command a setpoint."""
     if plate.legacy:
-        setpoint = {_AT_124 + 5, *range(_AT_124 + 12, _AT_124 + 17)}
-        return frozenset(range(_AT_123 + 5, _AT_123 + 10)), frozenset(setpoint)
-    return frozenset(range(_AT_704 + 14, _AT_704 + 20)), frozenset(range(_AT_704 + 22, _AT_704 + 33))
+        setpoint = {AT_124 + 5, *range(AT_124 + 12, AT_124 + 17)}
+        return frozenset(range(AT_123 + 5, AT_123 + 10)), frozenset(setpoint)
+    return frozenset(range(AT_704 + 14, AT_704 + 20)), frozenset(range(AT_704 + 22, AT_704 + 33))
 
 
 def _signed(value: int, bits: int = 16) -> int:
@@ -142,7 +142,7 @@ def _modern(registers: Mapping[int, int], plate: Plate) -> _Held:
     """Decode 704: WMaxLimPctEna 14, WMaxLimPct 15; WSetEna 22, WSetMod 23, WSet 24, WSetPct 28, WSetRvrtTms 31."""
 
     def at(offset: int) -> int:
-        return registers.get(_AT_704 + offset, 0)
+        return registers.get(AT_704 + offset, 0)
 
     per_pct_w = plate.p_rated_w / 100.0
     watts = float(_signed(at(24) << 16 | at(25), 32))
@@ -157,12 +157,12 @@ def _modern(registers: Mapping[int, int], plate: Plate) -> _Held:
 def _legacy(registers: Mapping[int, int], plate: Plate) -> _Held:
     """Decode 123: WMaxLimPct 5, WMaxLim_Ena 9; 124: StorCtl_Mod 5, OutWRte 12, InWRte 13, InOutWRte_RvrtTms 15."""
     per_count_w = plate.p_rated_w / 100.0 * _PCT
-    limit_w = _signed(registers.get(_AT_123 + 5, 0)) * per_count_w
-    mode = registers.get(_AT_124 + 5, 0)
-    most_w = _signed(registers.get(_AT_124 + 12, 0)) * per_count_w if mode & 2 else float("inf")
-    least_w = -_signed(registers.get(_AT_124 + 13, 0)) * per_count_w if mode & 1 else float("-inf")
+    limit_w = _signed(registers.get(AT_123 + 5, 0)) * per_count_w
+    mode = registers.get(AT_124 + 5, 0)
+    most_w = _signed(registers.get(AT_124 + 12, 0)) * per_count_w if mode & 2 else float("inf")
+    least_w = -_signed(registers.get(AT_124 + 13, 0)) * per_count_w if mode & 1 else float("-inf")
     return _Held(
-        limit_w=limit_w if registers.get(_AT_123 + 9) == 1 else None,
+        limit_w=limit_w if registers.get(AT_123 + 9) == 1 else None,
         setpoint_w=min(max(0.0, least_w), most_w) if mode else None,
-        reversion_s=float(registers.get(_AT_124 + 15, 0)) or float("inf"),
+        reversion_s=float(registers.get(AT_124 + 15, 0)) or float("inf"),
     )

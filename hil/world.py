@@ -244,8 +244,8 @@ class World:
                 self.step()
                 due_s += self.dt_s
                 await asyncio.sleep(0)
-            else:
-                due_s = max(due_s, clock.monotonic_s())
+            if due_s < clock.monotonic_s():
+                due_s = clock.monotonic_s() + self.dt_s
 
     def _obey(self, face: ModernFace | LegacyFace, row: int, model: int, offset: int, data: bytes) -> None:
         face.obey(row, model, offset, data, self.commands)

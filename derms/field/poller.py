@@ -17,24 +17,13 @@ from derms.domain.alarm import Event, Severity
 from derms.domain.arrays import ByteArray, FloatArray
 from derms.domain.der import Device, Fleet
 from derms.domain.quality import Quality
+from derms.domain.settings import FieldSettings
 from derms.domain.telemetry import Identity, Reading, TelemetryLayout, TelemetrySnapshot
 from derms.errors import FieldError
 from derms.ports import Clock, DeviceDriver
 
 PLAUSIBLE_FACTOR = 1.2
 """A DER that reports more than this many times its nameplate is not believed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PollSettings:
-    """Bounds of polling [s]."""
-
-    poll_s: float
-    stale_after_s: float
-    frozen_after_s: float
-    """Telemetry that has not changed in a single bit for so long is not a measurement any more."""
-    backoff_min_s: float
-    backoff_max_s: float
 
 
 @dataclass(slots=True)
@@ -66,7 +55,7 @@ class Poller:
     fleet: Fleet
     drivers: Mapping[str, DeviceDriver]
     clock: Clock
-    settings: PollSettings
+    settings: FieldSettings
     chance: random.Random
     on_event: Callable[[Event], None]
     counts: PollCounts = field(default_factory=PollCounts)

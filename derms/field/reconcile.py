@@ -32,25 +32,12 @@ from derms.domain.dispatch import (
     Unknown,
 )
 from derms.domain.quality import Quality
+from derms.domain.settings import DispatchSettings
 from derms.domain.telemetry import TelemetrySnapshot
 from derms.errors import DeviceRefused, FieldError, WriteForbidden
 from derms.field.journal import Journal
 from derms.field.poller import Poller, phase
 from derms.ports import Clock, DeviceDriver
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DispatchSettings:
-    """Bounds of dispatch."""
-
-    interval_s: float
-    group_s: float
-    reversion_s: float
-    reversion_jitter_s: float
-    settle_s: float
-    """Time within which the effect of a command must be seen [s]."""
-    tolerance_frac: float
-    """Distance between setpoint and measured power that still follows, per unit of rating."""
 
 
 @dataclass(slots=True)

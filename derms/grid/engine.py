@@ -14,14 +14,20 @@ from typing import Any
 import numpy as np
 from altdss import ControlMode, DSSException, SetterFlags, altdss
 
-from derms.domain.arrays import BoolArray, FloatArray, IntArray
+from derms.domain.arrays import BoolArray, ComplexArray, FloatArray, IntArray
 from derms.domain.grid import FeederPackage
 from derms.errors import GridError, ModelError, NotConverged
+from derms.grid.layout import first_phase, node_limits, nodes_of_buses
 
 TOLERANCE_PU = 1e-6
 """Of the power flow: tight enough that a result does not depend on the one before it."""
 ITERATIONS_MAX = 50
 CONTROL_ITERATIONS_MAX = 50
+V_SERVED_MIN_PU, V_SERVED_MAX_PU = 0.6, 1.4
+"""Beyond these loads and DER turn into impedances: such a solution does not carry the powers that were set."""
+
+V_DEAD_PU = 1e-3
+"""Nodes that no source reaches: behind a switch that is open in the circuit's files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +185,11 @@ class FeederEngine:
         except DSSException:  # an overrun of the control iterations comes as an exception (485)
             return None
         v_pu: FloatArray = self._dss.BusVMagPU()
-        head = self._head_phases @ (self._head.Powers()[: self._head_phases.shape[1]] * 1e3)
-        if not (solution.Converged and np.isfinite(v_pu).all() and np.isfinite(head).all()):
+        head_kva: ComplexArray = self._head.Powers()
+        served = ((v_pu > V_SERVED_MIN_PU) & (v_pu < V_SERVED_MAX_PU)) | self._dead  # False for NaN
+        if not (solution.Converged and served.all() and np.isfinite(head_kva).all()):
             return None
+        head = self._head_phases @ head_kva[: self._head_phases.shape[1]] * 1e3
         return PowerFlow(v_pu, head.real, head.imag, float(self._dss.Losses().real), int(solution.Iterations))
 
     def _restart(self) -> None:
@@ -237,24 +245,16 @@ class FeederEngine:
         self._resolve_ders()
         self._vreg_v: FloatArray = dss.RegControl.VReg.to_array() if self.regulators else np.zeros(0)
         self._good_taps = self._tap_numbers()
+        dss.Solution.SolveDirect()
+        self._dead: BoolArray = dss.BusVMagPU() < V_DEAD_PU
         order = self._head.NodeOrder()[: self._head.NumConductors()]
         self._head_phases = (order == np.array([[1], [2], [3]])).astype(np.float64)
 
     def _resolve_buses(self) -> None:
-        self._bus_nodes: dict[str, IntArray] = {}
-        for index, node in enumerate(self.nodes):
-            bus, _, phase = node.partition(".")
-            nodes = self._bus_nodes.setdefault(bus, np.full(3, -1, dtype=np.intp))
-            if phase in ("1", "2", "3"):
-                nodes[int(phase) - 1] = index
+        self._bus_nodes = nodes_of_buses(self.nodes)
         base_v = {bus.Name.lower(): bus.kVBase * 1e3 * np.sqrt(3.0) for bus in self._dss.Bus}
         self.v_base_v = np.array([base_v[node.partition(".")[0]] for node in self.nodes])
-        limits = sorted(self.package.limits, key=lambda limit: limit.v_base_max_v)
-        if not limits or not 0.0 < self.v_base_v.min() <= self.v_base_v.max() <= limits[-1].v_base_max_v:
-            raise ModelError(f"{self.package.id}: a bus without voltage base, or a base without voltage limits")
-        row = np.searchsorted([limit.v_base_max_v for limit in limits], self.v_base_v)
-        self.v_min_pu = np.array([limit.v_min_pu for limit in limits])[row]
-        self.v_max_pu = np.array([limit.v_max_pu for limit in limits])[row]
+        self.v_min_pu, self.v_max_pu = node_limits(self.package.limits, self.v_base_v)
 
     def _resolve_loads(self) -> None:
         loads = self._dss.Load
@@ -262,7 +262,7 @@ class FeederEngine:
         self.nominal_load_var = loads.kvar.to_array() * 1e3
         self._load_w, self._load_var = self.nominal_load_w, self.nominal_load_var
         single = (loads.Phases.to_array() == 1) & (loads.Conn.to_array() == 0)
-        phase = [int(bus.partition(".")[2].partition(".")[0] or 1) - 1 for bus in loads.Bus1]
+        phase = [first_phase(terminal)[1] for terminal in loads.Bus1]
         self.load_phase = np.where(single, phase, -1).astype(np.intp)
 
     def _resolve_ders(self) -> None:
@@ -276,11 +276,8 @@ class FeederEngine:
         self._der_rows = np.array([row_of[element] for element in elements], dtype=np.intp)
         self._generator_w = generators.kW.to_array() * 1e3 if bus_of else np.zeros(0)
         self._generator_var = generators.kvar.to_array() * 1e3 if bus_of else np.zeros(0)
-        self.der_node = np.array([self._first_node(bus_of[element]) for element in elements], dtype=np.intp)
-
-    def _first_node(self, terminal: str) -> int:
-        bus, _, phases = terminal.lower().partition(".")
-        return int(self.bus_nodes(bus)[int(phases.partition(".")[0] or 1) - 1])
+        places = [first_phase(bus_of[element]) for element in elements]
+        self.der_node = np.array([self._bus_nodes[bus][phase] for bus, phase in places], dtype=np.intp)
 
     def _regulator_row(self, name: str) -> int:
         if name.lower() not in self.regulators:

@@ -11,6 +11,10 @@ from derms.domain.arrays import BoolArray, FloatArray
 from derms.domain.der import Fleet
 
 
+POWER_MIN_W = 1e-3
+"""A battery of less power has none: its hours to empty would swamp the others'."""
+
+
 @dataclass(frozen=True, slots=True)
 class VirtualBattery:
     """Sum of the batteries that may be dispatched now."""
@@ -75,6 +79,7 @@ def disaggregate(
         Power per battery [W], + = discharge, shape (n,); its sum falls short of the total where the fleet cannot
         give or take more.
     """
+    p_max_w = np.where(p_max_w < POWER_MIN_W, 0.0, p_max_w)
     energy_wh = stored_wh if total_w >= 0.0 else room_wh
     wanted_w = abs(total_w)
     most_w = np.minimum(p_max_w, energy_wh / dt_h)

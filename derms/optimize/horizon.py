@@ -19,6 +19,7 @@ import cvxpy as cp
 import numpy as np
 
 from derms.domain.arrays import FloatArray
+from derms.domain.settings import PlanWeights
 from derms.errors import PlanError
 from derms.optimize.aggregate import VirtualBattery
 
@@ -28,31 +29,26 @@ PAST_STEPS = 12
 _LAGS = ((12, 0), (8, 4), (4, 8))
 """Rises over three, two and one hours, each starting so that its end is not before now."""
 
+_RAMP_COST = 0.5
+"""Per pu^2 of a step of net load, at weight 1; a pu of peak and of three-hour ramp cost 1 each."""
+
+_THROUGHPUT_COST = 0.01
+"""Per pu h charged or discharged: wear."""
+
+_CURTAIL_COST = 0.2
+"""Per pu h of PV held back."""
+
+_CHANGE_COST = 0.02
+"""Per pu^2 of a change of battery power against the last plan."""
+
+_TERMINAL_VALUE = 0.02
+"""Of a pu h left at the end of the horizon."""
+
 _SLACK_PRICE = 20.0
 """Cost per pu h^2 outside the energy bounds: far above anything that leaving them could win."""
 
 _VALUE_MAX_PU = 1e3
 """Inputs beyond this many times the scale are refused: solvers return garbage for them with status `optimal`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Weights:
-    """What the operator wants most, in costs per unit of system scale."""
-
-    peak: float = 1.0
-    """Per pu of the highest net load."""
-    ramp_3h: float = 1.0
-    """Per pu of the steepest three-hour rise."""
-    ramp: float = 0.5
-    """Per pu^2 of a rise or fall between steps."""
-    throughput: float = 0.01
-    """Per pu h charged or discharged: wear."""
-    curtail: float = 0.2
-    """Per pu h of PV held back."""
-    change: float = 0.02
-    """Per pu^2 of a change against the last plan."""
-    terminal: float = 0.02
-    """Value of a pu h left at the end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,14 +92,14 @@ class HorizonOutput:
 class Horizon:
     """The problem, built once and solved again with new parameters."""
 
-    def __init__(self, *, steps: int, step_s: float, scale_w: float, weights: Weights) -> None:
+    def __init__(self, *, steps: int, step_s: float, scale_w: float, weights: PlanWeights) -> None:
         self.steps = steps
         self.step_s = step_s
         self._dt_h = step_s / 3600.0
         self._scale_w = scale_w
         self._build(weights)
 
-    def _build(self, weights: Weights) -> None:
+    def _build(self, weights: PlanWeights) -> None:
         steps, dt_h = self.steps, self._dt_h
         self._load = cp.Parameter(steps)
         self._pv = cp.Parameter(steps, nonneg=True)
@@ -146,12 +142,12 @@ class Horizon:
         cost = (
             weights.peak * peak
             + weights.ramp_3h * rise
-            + weights.ramp * cp.sum_squares(cp.diff(course[PAST_STEPS - 1 :]))
-            + weights.throughput * dt_h * cp.sum(self._charge + self._discharge)
-            + weights.curtail * dt_h * cp.sum(self._curtail)
-            + weights.change * cp.sum_squares(power - self._previous)
+            + weights.ramp * _RAMP_COST * cp.sum_squares(cp.diff(course[PAST_STEPS - 1 :]))
+            + weights.throughput * _THROUGHPUT_COST * dt_h * cp.sum(self._charge + self._discharge)
+            + weights.curtail * _CURTAIL_COST * dt_h * cp.sum(self._curtail)
+            + weights.change * _CHANGE_COST * cp.sum_squares(power - self._previous)
             + _SLACK_PRICE * dt_h * cp.sum(self._slack)
-            - weights.terminal * self._energy[-1]
+            - _TERMINAL_VALUE * self._energy[-1]
         )
         self._problem = cp.Problem(cp.Minimize(cost), constraints)
 

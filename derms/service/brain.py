@@ -200,13 +200,14 @@ class Brain:
     def _available(self, snapshot: TelemetrySnapshot) -> BoolArray:
         """Devices that take commands and whose values are good, shape (n,)."""
         fleet = self._site.fleet
-        able = np.zeros(len(fleet), dtype=np.bool_)
+        able: BoolArray = np.zeros(len(fleet), dtype=np.bool_)
         for row, device in enumerate(fleet.devices):
             identity = self._gateway.identity(row)
             if identity is not None:
                 able[row] = identity.takes_setpoint if device.kind is DeviceKind.BATTERY else identity.takes_limit
         known = ~fleet.is_battery | np.isfinite(snapshot.soc_frac)
-        return able & snapshot.good("p_w") & known
+        available: BoolArray = able & snapshot.good("p_w") & known
+        return available
 
     def _limited(self) -> BoolArray:
         if self.decision is None or self._site.mode is not Mode.AUTO:
@@ -219,7 +220,7 @@ class Brain:
         p_w = np.full(len(self._site.package.ders), np.nan)
         q_var = np.full_like(p_w, np.nan)
         rows = np.array(self._der_rows, dtype=np.intp)
-        good = snapshot.good("p_w")[rows]
+        good: BoolArray = snapshot.good("p_w")[rows]
         p_w[self._engine_rows] = np.where(good, snapshot.p_w[rows], np.nan)
         q_var[self._engine_rows] = np.where(good, np.nan_to_num(snapshot.q_var[rows]), np.nan)
         return p_w, q_var

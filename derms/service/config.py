@@ -13,20 +13,12 @@ from derms.domain.arrays import FloatArray
 from derms.domain.der import DeviceKind, Fleet
 from derms.domain.grid import FeederPackage
 from derms.domain.mode import Mode
+from derms.domain.settings import DispatchSettings, EstimateSettings, FieldSettings, PlanSettings, PlanWeights
 from derms.errors import ConfigError
 from derms.service.files import Report, did_you_mean, parse_number, read_csv
 from derms.service.fleet_columns import describe_columns
 from derms.service.fleet_file import FleetFile, read_fleet
-from derms.service.settings import (
-    DispatchSettings,
-    EstimateSettings,
-    FieldSettings,
-    PlanSettings,
-    PlanWeights,
-    SiteFile,
-    describe_keys,
-    read_tables,
-)
+from derms.service.settings import SiteFile, describe_keys, read_tables
 
 T = TypeVar("T")
 

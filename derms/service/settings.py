@@ -1,6 +1,7 @@
 """The site file's keys: one row each with default, bounds, unit and meaning, and the values read against them.
 
-The dataclasses below are the table; `describe_keys` prints it, `read_tables` checks a file against it. Times in s
+The dataclasses below and in `derms.domain.settings` are the table; `describe_keys` prints it, `read_tables` checks
+a file against it. Times in s
 unless the name says otherwise.
 """
 
@@ -8,48 +9,22 @@ import math
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from derms.domain.mode import Mode
+from derms.domain.settings import (
+    DispatchSettings,
+    EstimateSettings,
+    FieldSettings,
+    Key,
+    PlanSettings,
+    PlanWeights,
+    number,
+    text,
+)
 from derms.service.files import Report, did_you_mean, read_text
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """What the value of one key may be; `low` and `high` bound a number, `choices` a text."""
-
-    kind: type[float] | type[str]
-    unit: str
-    meaning: str
-    low: float = -math.inf
-    high: float = math.inf
-    choices: tuple[str, ...] = ()
-
-    @property
-    def right(self) -> str:
-        """What would be right, as the end of a message."""
-        if self.kind is float:
-            return f"give a number from {self.low:g} to {self.high:g}" + f" {self.unit}" * bool(self.unit)
-        return "give " + (" or ".join(f'"{choice}"' for choice in self.choices) or f"a text: {self.meaning}")
-
-    def accepts(self, value: object) -> bool:
-        """Whether a TOML value is of the kind and inside the bounds; NaN and true are not numbers."""
-        if self.kind is str:
-            return isinstance(value, str) and bool(value.strip()) and (not self.choices or value in self.choices)
-        return isinstance(value, int | float) and not isinstance(value, bool) and self.low <= value <= self.high
-
-
-def number(default: float | None, low: float, high: float, unit: str, meaning: str) -> Any:
-    """A row of the table for a number; without a default the key must be there."""
-    key = Key(float, unit, meaning, low, high)
-    return field(metadata={"key": key}) if default is None else field(default=default, metadata={"key": key})
-
-
-def text(meaning: str, default: Any = MISSING, choices: tuple[str, ...] = ()) -> Any:
-    """A row of the table for a text; without a default the key must be there, None makes it optional."""
-    return field(default=default, metadata={"key": Key(str, "", meaning, choices=choices)})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,69 +52,6 @@ class ScadaTable:
 
     net_load: str | None = text("id of the meter of system net load; else the only system or head meter", None)
     history: str | None = text("path of a CSV with columns time_utc, net_load_kw", None)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FieldSettings:
-    """[field]: bounds of polling."""
-
-    poll_s: float = number(10, 1, 3600, "s", "time between two polls of a device")
-    timeout_s: float = number(2, 0.05, 60, "s", "longest wait for one answer")
-    connect_timeout_s: float = number(3, 0.05, 60, "s", "longest wait for a connection")
-    stale_after_s: float = number(35, 2, 7200, "s", "age from which a value is stale")
-    frozen_after_s: float = number(120, 10, 86400, "s", "time without any change after which values are suspect")
-    backoff_min_s: float = number(5, 0.1, 3600, "s", "first wait before a lost device is tried again")
-    backoff_max_s: float = number(120, 1, 86400, "s", "longest wait before a lost device is tried again")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DispatchSettings:
-    """[dispatch]: how setpoints go to devices."""
-
-    interval_s: float = number(300, 10, 3600, "s", "time between two writes to a device")
-    group_s: float = number(15, 1, 3600, "s", "length of the groups over which the writes of an interval are spread")
-    reversion_s: float = number(900, 30, 86400, "s", "dead-man time armed in devices with every value")
-    reversion_jitter_s: float = number(120, 0, 3600, "s", "spread of that time over the fleet")
-    settle_s: float = number(60, 1, 3600, "s", "time from a write until its effect is judged")
-    validity_s: float = number(1800, 60, 86400, "s", "time for which a plan may be followed")
-    tolerance_frac: float = number(0.05, 0.001, 0.5, "per unit of nameplate", "largest error that counts as following")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PlanWeights:
-    """[plan.weights]: what the optimizer minds, against its own scaling of each term."""
-
-    peak: float = number(1, 0, 1e6, "", "weight of the highest net load")
-    ramp_3h: float = number(1, 0, 1e6, "", "weight of the steepest three-hour ramp")
-    ramp: float = number(1, 0, 1e6, "", "weight of squared steps of net load")
-    throughput: float = number(1, 0, 1e6, "", "weight of energy through batteries")
-    curtail: float = number(1, 0, 1e6, "", "weight of PV energy held back")
-    change: float = number(1, 0, 1e6, "", "weight of change against the last plan")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PlanSettings:
-    """[plan]: the receding horizon."""
-
-    horizon_h: float = number(24, 1, 168, "h", "how far a plan looks ahead")
-    step_min: float = number(15, 1, 60, "min", "length of a step")
-    every_s: float = number(300, 10, 3600, "s", "time between two plans")
-    weights: PlanWeights = field(default_factory=PlanWeights)
-
-    @property
-    def step_s(self) -> float:
-        return self.step_min * 60
-
-    @property
-    def steps(self) -> int:
-        return round(self.horizon_h * 60 / self.step_min)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EstimateSettings:
-    """[estimate]: the feeder model."""
-
-    every_s: float = number(60, 1, 3600, "s", "time between two estimates of the feeder's state")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,9 +8,11 @@ runs in place and takes no simulated time. Every byte that is delivered enters t
 import asyncio
 import hashlib
 import heapq
+import itertools
 import random
 import struct
 from collections.abc import Callable, Coroutine
+from contextvars import Context
 from typing import Any, TypeVar, TypeVarTuple
 
 from derms.errors import DermsError
@@ -83,54 +85,50 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     """An asyncio event loop on virtual time; see the module's text."""
 
     _ready: Any
-    _scheduled: Any
+    """The base class's queue of handles to run."""
     _stopping: bool
-    _timer_cancelled_count: int
 
     def __init__(self, network: SimulatedNetwork) -> None:
         super().__init__()
         self.network = network
         self._now_s = 0.0
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._order = itertools.count()
+        self._cancelled = 0
 
     def time(self) -> float:
         return self._now_s
 
+    def call_at(
+        self, when: float, callback: Callable[[*_Ts], object], *args: *_Ts, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        heapq.heappush(self._timers, (when, next(self._order), timer))
+        return timer
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        self._cancelled += 1
+
     def _run_once(self) -> None:
-        ready, scheduled = self._ready, self._scheduled
-        if self._timer_cancelled_count > _CANCELLED_MAX:
-            self._drop_cancelled()
-            scheduled = self._scheduled
+        ready, timers = self._ready, self._timers
+        if self._cancelled > _CANCELLED_MAX:
+            timers[:] = [timer for timer in timers if not timer[2].cancelled()]
+            heapq.heapify(timers)
+            self._cancelled = 0
         if not ready:
-            while scheduled and scheduled[0]._cancelled:
-                heapq.heappop(scheduled)._scheduled = False
-                self._timer_cancelled_count -= 1
-            if scheduled:
-                self._now_s = max(self._now_s, scheduled[0]._when)
+            while timers and timers[0][2].cancelled():
+                heapq.heappop(timers)
+                self._cancelled -= 1
+            if timers:
+                self._now_s = max(self._now_s, timers[0][0])
             elif not self._stopping:
                 raise SimulationStalled(f"nothing ready and no timer set at {self._now_s:.3f} s")
-        now_s = self._now_s
-        while scheduled and scheduled[0]._when <= now_s:
-            handle = heapq.heappop(scheduled)
-            handle._scheduled = False
-            if handle._cancelled:
-                self._timer_cancelled_count -= 1
-            else:
-                ready.append(handle)
+        while timers and timers[0][0] <= self._now_s:
+            ready.append(heapq.heappop(timers)[2])
         for _ in range(len(ready)):
             handle = ready.popleft()
             if not handle._cancelled:
                 handle._run()
-
-    def _drop_cancelled(self) -> None:
-        kept = []
-        for handle in self._scheduled:
-            if handle._cancelled:
-                handle._scheduled = False
-            else:
-                kept.append(handle)
-        heapq.heapify(kept)
-        self._scheduled = kept
-        self._timer_cancelled_count = 0
 
     def _write_to_self(self) -> None:
         """Nothing sleeps in a selector here, so there is nothing to wake."""

@@ -24,7 +24,7 @@ class Supervisor:
         async def run() -> None:
             try:
                 await action()
-            except Exception as error:  # noqa: BLE001: the supervisor is where the unexpected ends
+            except Exception as error:  # noqa: BLE001 - the supervisor is where the unexpected ends
                 self._failed(name, error)
             else:
                 self._worked(name)

@@ -237,6 +237,7 @@ class _Link(asyncio.Protocol):
                 self._received = frame
                 return
         pdu = _FRAMER.handleFrame(frame, 0, 0)[1]
+        assert pdu is not None, "a whole frame decodes"
         if isinstance(pdu, ExceptionResponse):
             self._settle(_refusal(f"{self._name}: {request.text}", pdu.exception_code))
         else:

@@ -53,7 +53,6 @@ class SunSpecDriver:
     async def connect(self) -> Identity:
         """Connect and discover anew; raises DeviceMismatch, after disconnecting, for another serial number."""
         self.disconnect()
-        self._session = None
         endpoint = self._device.endpoint
         connection = self._connection = ModbusConnection(
             endpoint.host,

@@ -137,18 +137,20 @@ class PymodbusDevice:
         self.base = base
         self.requests: list[tuple[int, int, int]] = []
         """Function code, address and count of each request."""
+        self.left = asyncio.Event()
+        """A client has disconnected."""
         registers = list(struct.unpack(f">{len(image) // 2}H", image))
         self._size = len(registers)
-        self._server = ModbusTcpServer(
+        self._server: Any = ModbusTcpServer(
             SimDevice(1, [SimData(base, values=registers, datatype=DataType.REGISTERS)]),
             address=("127.0.0.1", 0),
             trace_pdu=self._note,
+            trace_connect=self._note_connection,
         )
 
     @property
     def port(self) -> int:
-        server: Any = self._server.transport
-        return int(server.sockets[0].getsockname()[1])
+        return int(self._server.transport.sockets[0].getsockname()[1])
 
     async def start(self) -> None:
         await self._server.serve_forever(background=True)
@@ -158,7 +160,7 @@ class PymodbusDevice:
 
     async def image(self) -> bytes:
         """The registers as they are now."""
-        registers: Any = await self._server.async_getValues(1, 3, self.base, self._size)
+        registers = await self._server.async_getValues(1, 3, self.base, self._size)
         return struct.pack(f">{self._size}H", *registers)
 
     async def model(self, models: Mapping[int, Points], model_id: int) -> Any:
@@ -169,6 +171,10 @@ class PymodbusDevice:
     def writes(self) -> list[tuple[int, int]]:
         """Address and count of each FC16 request."""
         return [(address, count) for function, address, count in self.requests if function == 16]
+
+    def _note_connection(self, connected: bool) -> None:
+        if not connected:
+            self.left.set()
 
     def _note(self, sending: bool, pdu: ModbusPDU) -> ModbusPDU:
         if not sending:

@@ -9,9 +9,9 @@ import pytest
 from derms.domain.der import DeviceKind
 from derms.domain.grid import DerBinding, FeederPackage, MeterBinding, SiteBinding, VoltageLimits
 from derms.domain.mode import Mode
+from derms.domain.settings import FieldSettings, PlanSettings
 from derms.errors import ConfigError, Problem
 from derms.service.config import Site, describe, load_site, read_history
-from derms.service.settings import FieldSettings, PlanSettings
 
 SITE = """\
 [site]

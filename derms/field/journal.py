@@ -1,0 +1,275 @@
+"""The command journal: what was intended, durable before it goes on the wire, and the one outcome it had.
+
+A file of lines, `crc payload`: the payload is JSON, the CRC-32 covers it and every line before it, so that no line
+can be changed, lost or swapped unnoticed. The first line is a header with the next sequence number. Values in W,
++ = injection; `now_s` is the monotonic clock of the process that wrote.
+"""
+
+import fcntl
+import json
+import os
+import threading
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, get_args
+
+from derms.domain.dispatch import Command, Outcome, Quantity
+from derms.errors import JournalError
+
+VERSION = 1
+MAX_BYTES = 64 << 20
+KEPT_FILES = 8
+"""Full files kept beside the current one."""
+
+_OUTCOMES = {kind.__name__: kind for kind in get_args(Outcome)}
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """First record of a file: sequence numbers go on from here."""
+
+    next_seq: int
+    version: int = VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A command that may have gone to a device."""
+
+    seq: int
+    at: datetime
+    now_s: float
+    device_id: str
+    command: Command
+    plan_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """The outcome of the intent with the same sequence number."""
+
+    seq: int
+    at: datetime
+    now_s: float
+    outcome: Outcome
+
+
+Record = Header | Intent | Conclusion
+
+_KINDS = {Header: "HEADER", Intent: "INTENT", Conclusion: "OUTCOME"}
+
+
+def _pack(record: Record) -> bytes:
+    fields = {"kind": _KINDS[type(record)], **asdict(record)}
+    if isinstance(record, Conclusion):
+        fields["outcome"]["name"] = type(record.outcome).__name__
+    return json.dumps(fields, separators=(",", ":"), default=datetime.isoformat).encode()
+
+
+def _unpack(payload: bytes) -> Record:
+    fields: dict[str, Any] = json.loads(payload)
+    kind = fields.pop("kind")
+    if kind == "HEADER":
+        return Header(**fields)
+    fields["at"] = datetime.fromisoformat(fields["at"])
+    if kind == "INTENT":
+        command = fields.pop("command")
+        return Intent(**fields, command=Command(**command | {"quantity": Quantity(command["quantity"])}))
+    detail = fields.pop("outcome")
+    return Conclusion(**fields, outcome=_OUTCOMES[detail.pop("name")](**detail))
+
+
+def _frames(records: Iterable[Record], crc: int) -> tuple[bytes, int]:
+    """The lines of records that follow a line with this CRC, and the CRC of the last one."""
+    lines = []
+    for record in records:
+        payload = _pack(record)
+        crc = zlib.crc32(payload, crc)
+        lines.append(b"%08x %s\n" % (crc, payload))
+    return b"".join(lines), crc
+
+
+def read_records(data: bytes) -> Iterator[tuple[Record, int, int]]:
+    """Each good record of a file with the offset of its end and its CRC; stops at the first line that is not good."""
+    end = crc = 0
+    while (newline := data.find(b"\n", end)) >= 0:
+        head, payload = data[end : end + 9], data[end + 9 : newline]
+        crc = zlib.crc32(payload, crc)
+        if head != b"%08x " % crc:
+            return
+        end = newline + 1
+        yield _unpack(payload), end, crc
+
+
+def _apply(unfinished: dict[int, Intent], record: Record) -> None:
+    """Follow the set of intents that have no outcome; exactly one outcome per intent."""
+    match record:
+        case Intent():
+            unfinished[record.seq] = record
+        case Conclusion():
+            if unfinished.pop(record.seq, None) is None:
+                raise JournalError(f"command {record.seq} has no intent, or an outcome already")
+        case Header():
+            pass
+
+
+class Journal:
+    """One gateway's journal. Intents and outcomes gather in memory until `commit` makes them durable together.
+
+    `commit` may run in a thread of its own while more is entered; all else belongs to one thread.
+    """
+
+    def __init__(self, path: Path, fd: int, *, max_bytes: int, sync: Callable[[int], None]) -> None:
+        self.path = path
+        self.truncated_bytes = 0
+        """What was cut off at the end when the file was opened. More than a torn line: read every device back."""
+        self._fd = fd
+        self._max_bytes = max_bytes
+        self._sync = sync
+        self._committing = threading.Lock()
+        self._pending: list[Record] = []
+        self._unfinished: dict[int, Intent] = {}
+        self._durable: dict[int, Intent] = {}
+        self._next_seq = 1
+        self._size = 0
+        self._crc = 0
+
+    @classmethod
+    def open(cls, path: Path, *, max_bytes: int = MAX_BYTES, sync: Callable[[int], None] = os.fdatasync) -> "Journal":
+        """Open or create a journal: replay it, cut off a tail that is not good, and hold it against other processes.
+
+        `sync` makes what was written to a file descriptor durable. Raises JournalError.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fd = _open_locked(path)
+            with ExitStack() as undo:
+                undo.callback(os.close, fd)
+                journal = cls(path, fd, max_bytes=max_bytes, sync=sync)
+                journal._replay(path.read_bytes())
+                undo.pop_all()
+        except OSError as error:
+            raise JournalError(f"{path}: {error.strerror}") from error
+        return journal
+
+    def _replay(self, data: bytes) -> None:
+        for record, self._size, self._crc in read_records(data):
+            if isinstance(record, Header) and record.version != VERSION:
+                raise JournalError(f"{self.path}: written by version {record.version}, not {VERSION}")
+            _apply(self._unfinished, record)
+            self._next_seq = max(self._next_seq, record.next_seq if isinstance(record, Header) else record.seq + 1)
+        self._durable = dict(self._unfinished)
+        self.truncated_bytes = len(data) - self._size
+        os.ftruncate(self._fd, self._size)
+        if self._size == 0:
+            self._pending.append(Header(self._next_seq))
+            self.commit()
+            _sync_directory(self.path.parent)
+
+    @property
+    def unfinished(self) -> Mapping[int, Intent]:
+        """Intents without outcome by sequence number; after `open`, those of a service that stopped too early."""
+        return MappingProxyType(self._unfinished)
+
+    def is_durable(self, seq: int) -> bool:
+        """Whether an intent is on disk and still without outcome there: it may go on the wire."""
+        return seq in self._durable
+
+    def intend(self, at: datetime, now_s: float, device_id: str, command: Command, plan_id: int) -> int:
+        """Enter an intent, durable after the next `commit`; returns its sequence number."""
+        seq = self._next_seq
+        self._next_seq += 1
+        self._enter(Intent(seq, at, now_s, device_id, command, plan_id))
+        return seq
+
+    def outcome(self, at: datetime, now_s: float, seq: int, outcome: Outcome) -> None:
+        """Enter the outcome of an intent; raises JournalError when it has one already or was never entered."""
+        self._enter(Conclusion(seq, at, now_s, outcome))
+
+    def _enter(self, record: Record) -> None:
+        _apply(self._unfinished, record)
+        self._pending.append(record)
+
+    def commit(self) -> None:
+        """Make everything entered so far durable, in one write.
+
+        Raises JournalError when that fails: then none of it counts as durable, and all of it is written again, over
+        what the failed write left, by the next commit.
+        """
+        with self._committing:
+            batch = self._pending[:]
+            if not batch:
+                return
+            try:
+                if self._size > self._max_bytes:
+                    self._rotate()
+                data, crc = _frames(batch, self._crc)
+                os.ftruncate(self._fd, self._size)
+                _write(self._fd, data, self._size)
+                self._sync(self._fd)
+            except OSError as error:
+                raise JournalError(f"{self.path}: {error.strerror}; {len(batch)} records not written") from error
+            self._size += len(data)
+            self._crc = crc
+            for record in batch:
+                _apply(self._durable, record)
+            del self._pending[: len(batch)]
+
+    def _rotate(self) -> None:
+        """Go on in a new file that starts with the unfinished intents; the full one is kept under a number."""
+        data, crc = _frames([Header(self._next_seq), *self._durable.values()], 0)
+        kept = sorted(self.path.parent.glob(f"{self.path.name}.{'[0-9]' * 8}"))
+        number = int(kept[-1].suffix[1:]) + 1 if kept else 1
+        fresh = self.path.with_name(f"{self.path.name}.new")
+        fresh.unlink(missing_ok=True)
+        fd = _open_locked(fresh)
+        try:
+            _write(fd, data, 0)
+            self._sync(fd)
+            os.link(self.path, self.path.with_name(f"{self.path.name}.{number:08d}"))
+            fresh.replace(self.path)
+        except OSError:
+            os.close(fd)
+            raise
+        os.close(self._fd)
+        self._fd, self._size, self._crc = fd, len(data), crc
+        _sync_directory(self.path.parent)
+        for old in kept[: 1 - KEPT_FILES]:
+            old.unlink()
+
+    def close(self) -> None:
+        """Commit what is left, and let go of the file; raises JournalError when the commit fails."""
+        try:
+            self.commit()
+        finally:
+            os.close(self._fd)
+
+
+def _open_locked(path: Path) -> int:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(fd)
+        raise JournalError(f"{path}: in use by another process") from error
+    return fd
+
+
+def _write(fd: int, data: bytes, offset: int) -> None:
+    """Write all of it: the system may take less at a time, and says why not only the next time."""
+    done = 0
+    while done < len(data):
+        done += os.pwrite(fd, data[done:], offset + done)
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,101 @@
+"""The tables of the historian, for any SQL database that SQLAlchemy speaks to.
+
+Times are whole microseconds since 1970 UTC; values in SI units with the signs of the house; a value that is missing
+is NULL with a quality, never 0.
+"""
+
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+metadata = MetaData()
+
+points = Table(
+    "points",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("device", String(64), nullable=False),
+    Column("point", String(32), nullable=False),
+    UniqueConstraint("device", "point"),
+)
+
+samples = Table(
+    "samples",
+    metadata,
+    Column("point_id", Integer, ForeignKey("points.id"), primary_key=True),
+    Column("at_us", BigInteger, primary_key=True),
+    Column("value", Float(53)),
+    Column("quality", SmallInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""Point before time in the key: one point's history is read 200 times faster that way than the other way round."""
+
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at_us", BigInteger, nullable=False, index=True),
+    Column("plan_id", Integer, nullable=False),
+    Column("source", String(32), nullable=False),
+    Column("body", LargeBinary, nullable=False),
+)
+"""Plans with all that they were made from: `body` is what `derms.historian.replay` packs."""
+
+outcomes = Table(
+    "outcomes",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("device", String(64), nullable=False),
+    Column("quantity", String(16), nullable=False),
+    Column("plan_id", Integer, nullable=False),
+    Column("wanted_w", Float(53)),
+    Column("value_w", Float(53)),
+    Column("is_release", Boolean, nullable=False),
+    Column("outcome", String(16), nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("ended_us", BigInteger, nullable=False),
+    Index("outcomes_by_device", "device", "ended_us"),
+    Index("outcomes_by_time", "ended_us"),
+)
+"""`detail` holds the fields of the outcome as JSON."""
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at_us", BigInteger, nullable=False, index=True),
+    Column("severity", String(16), nullable=False),
+    Column("source", String(64), nullable=False),
+    Column("kind", String(64), nullable=False),
+    Column("text", Text, nullable=False),
+)
+
+
+def to_us(at: datetime) -> int:
+    """Microseconds of a timezone-aware time; TypeError for a naive one."""
+    return (at - EPOCH) // MICROSECOND
+
+
+def from_us(at_us: int) -> datetime:
+    """The time (UTC) of microseconds."""
+    return EPOCH + at_us * MICROSECOND

@@ -1,0 +1,286 @@
+"""The historian's store: takes samples, decisions, outcomes and events, writes them in batches, reads them back.
+
+What is given waits in bounded memory until `flush` writes all of it in one transaction, so that a database that is
+slow or away holds nobody up. Reading shows what has been flushed. Periods are half open: start <= time < end.
+"""
+
+import json
+import math
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from sqlalchemy import Connection, Dialect, Engine, Select, Table, create_engine, event, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import SQLAlchemyError
+
+from derms.domain.alarm import Event, Severity
+from derms.domain.arrays import ByteArray, FloatArray, IntArray
+from derms.domain.der import Fleet
+from derms.domain.dispatch import CommandRecord, Outcome, Quantity
+from derms.domain.plan import Plan
+from derms.domain.telemetry import TelemetrySnapshot
+from derms.errors import HistorianError
+from derms.historian import replay, schema
+from derms.historian.points import PointLayout
+from derms.historian.schema import from_us, to_us
+
+WAITING_MAX = 100_000
+"""Entries of one kind that may wait for a flush; what comes beyond is dropped, and counted."""
+SAMPLES_WAITING_MAX = 2_000_000
+"""The same for single values of samples."""
+
+_OUTCOMES = {kind.__name__: kind for kind in get_args(Outcome)}
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One point's history."""
+
+    times: tuple[datetime, ...]
+    values: FloatArray
+    """NaN where the value was missing, shape (k,)."""
+    quality: ByteArray
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDecision:
+    """A plan, and by name all that it was made from."""
+
+    at: datetime
+    plan: Plan
+    inputs: Mapping[str, Any]
+
+
+class Store:
+    """A historian on any database URL of SQLAlchemy. Taking and flushing may happen in two threads."""
+
+    def __init__(self, url: str, fleet: Fleet) -> None:
+        """Open the database and create what is missing in it; raises HistorianError."""
+        self.dropped = 0
+        """Entries lost because the database was away for too long."""
+        self._engine = _engine(url)
+        self._flushing = threading.Lock()
+        self._samples: list[tuple[int, FloatArray, ByteArray]] = []
+        self._decisions: list[tuple[Plan, Mapping[str, object]]] = []
+        self._outcomes: list[CommandRecord] = []
+        self._events: list[Event] = []
+        self._layout = PointLayout(fleet)
+        with _translated():
+            schema.metadata.create_all(self._engine)
+            with self._engine.begin() as connection:
+                self._point_ids = _point_ids(connection, self._layout.names)
+
+    def samples(self, snapshot: TelemetrySnapshot) -> None:
+        """Take the values of a snapshot."""
+        values, quality = self._layout.columns(snapshot)
+        self._take(self._samples, (to_us(snapshot.at), values, quality), SAMPLES_WAITING_MAX // max(1, len(values)))
+
+    def decision(self, plan: Plan, **inputs: object) -> None:
+        """Take a plan with everything it was made from, of the types that `derms.historian.replay` knows."""
+        self._take(self._decisions, (plan, inputs))
+
+    def outcome(self, record: CommandRecord) -> None:
+        """Take the end of a command."""
+        self._take(self._outcomes, record)
+
+    def event(self, event: Event) -> None:
+        """Take an event."""
+        self._take(self._events, event)
+
+    def _take(self, waiting: list[Any], entry: object, most: int = WAITING_MAX) -> None:
+        if len(waiting) < most:
+            waiting.append(entry)
+        else:
+            self.dropped += 1
+
+    def flush(self) -> None:
+        """Write everything taken so far in one transaction; after a HistorianError all of it goes on waiting."""
+        with self._flushing:
+            samples, decisions = self._samples[:], self._decisions[:]
+            outcomes, events = self._outcomes[:], self._events[:]
+            batches = (
+                (schema.decisions, [_decision_row(plan, inputs) for plan, inputs in decisions]),
+                (schema.outcomes, [_outcome_row(record) for record in outcomes]),
+                (schema.events, [_event_row(entry) for entry in events]),
+            )
+            with _translated(), self._engine.begin() as connection:
+                if samples:
+                    self._write_samples(connection, samples)
+                for table, rows in batches:
+                    if rows:
+                        connection.execute(insert(table), rows)
+            del self._samples[: len(samples)], self._decisions[: len(decisions)]
+            del self._outcomes[: len(outcomes)], self._events[: len(events)]
+
+    def _write_samples(self, connection: Connection, samples: list[tuple[int, FloatArray, ByteArray]]) -> None:
+        """Write samples in the order of the table's key; NaN becomes NULL."""
+        values = np.stack([values for _, values, _ in samples], axis=1)
+        quality = np.stack([quality for _, _, quality in samples], axis=1)
+        stored = values.astype(np.object_)
+        stored[np.isnan(values)] = None
+        times = [at_us for at_us, _, _ in samples] * len(values)
+        ids = np.repeat(self._point_ids, len(samples)).tolist()
+        rows = zip(ids, times, stored.ravel().tolist(), quality.ravel().tolist(), strict=True)
+        statement, by_position = _sample_insert(self._engine.dialect)
+        names = schema.samples.c.keys()
+        connection.exec_driver_sql(
+            statement, list(rows) if by_position else [dict(zip(names, row, strict=True)) for row in rows]
+        )
+
+    def series(self, device: str, point: str, start: datetime, end: datetime) -> Series:
+        """The history of one point of POINTS, in order of time; empty when there is none."""
+        samples, points = schema.samples.c, schema.points.c
+        query = (
+            select(samples.at_us, samples.value, samples.quality)
+            .join_from(schema.points, schema.samples, points.id == samples.point_id)
+            .where(points.device == device, points.point == point)
+            .where(samples.at_us >= to_us(start), samples.at_us < to_us(end))
+            .order_by(samples.at_us)
+        )
+        rows = self._read(query)
+        return Series(
+            times=tuple(from_us(at_us) for at_us, _, _ in rows),
+            values=np.array([value for _, value, _ in rows], dtype=np.float64),
+            quality=np.array([quality for _, _, quality in rows], dtype=np.uint8),
+        )
+
+    def outcomes(self, start: datetime, end: datetime) -> list[CommandRecord]:
+        """Commands that ended in a period, in the order in which they ended."""
+        c = schema.outcomes.c
+        query = select(schema.outcomes).where(c.ended_us >= to_us(start), c.ended_us < to_us(end))
+        return [
+            CommandRecord(
+                seq=row.seq,
+                at=from_us(row.at_us),
+                device_id=row.device,
+                quantity=Quantity(row.quantity),
+                plan_id=row.plan_id,
+                wanted_w=_or_nan(row.wanted_w),
+                value_w=None if row.is_release else _or_nan(row.value_w),
+                outcome=_OUTCOMES[row.outcome](**json.loads(row.detail)),
+                ended_at=from_us(row.ended_us),
+            )
+            for row in self._read(query.order_by(c.ended_us, c.id))
+        ]
+
+    def events(self, start: datetime, end: datetime) -> list[Event]:
+        """Events of a period, in order of time."""
+        c = schema.events.c
+        query = select(schema.events).where(c.at_us >= to_us(start), c.at_us < to_us(end))
+        return [
+            Event(from_us(row.at_us), Severity(row.severity), row.source, row.kind, row.text)
+            for row in self._read(query.order_by(c.at_us, c.id))
+        ]
+
+    def decisions(self, start: datetime, end: datetime) -> Iterator[StoredDecision]:
+        """Decisions of a period in order of time, each exactly as it was taken."""
+        c = schema.decisions.c
+        query = select(c.body).where(c.at_us >= to_us(start), c.at_us < to_us(end)).order_by(c.at_us, c.id)
+        for row in self._read(query):
+            plan, inputs = replay.unpack(row.body)
+            yield StoredDecision(plan.made_at, plan, inputs)
+
+    def _read(self, query: Select[Any]) -> Sequence[Any]:
+        with _translated(), self._engine.connect() as connection:
+            return connection.execute(query).all()
+
+    def close(self) -> None:
+        """Flush, and close the database even when that raises HistorianError."""
+        try:
+            self.flush()
+        finally:
+            self._engine.dispose()
+
+
+def _engine(url: str) -> Engine:
+    engine = create_engine(url)
+    if engine.dialect.name == "sqlite":
+        if engine.url.database:
+            Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
+        event.listen(engine, "connect", _set_up_sqlite)
+    return engine
+
+
+def _set_up_sqlite(connection: Any, record: object) -> None:
+    """Readers never wait for the writer; a commit survives the process, if not always the power supply."""
+    for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "busy_timeout = 5000"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _sample_insert(dialect: Dialect) -> tuple[str, bool]:
+    """The insert of samples in the words of the database's driver, and whether that takes rows by position.
+
+    Given to the driver as it is, it costs a fifth of the same through SQLAlchemy. Samples that are there already
+    stay as they are, where the database knows how.
+    """
+    makers: Mapping[str, Callable[[Table], Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+    maker = makers.get(dialect.name)
+    statement = maker(schema.samples).on_conflict_do_nothing() if maker else insert(schema.samples)
+    compiled = statement.compile(dialect=dialect)
+    return str(compiled), bool(compiled.positional)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Errors of the database as ours."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise HistorianError(str(error).partition("\n")[0]) from error
+
+
+def _point_ids(connection: Connection, names: Sequence[tuple[str, str]]) -> IntArray:
+    """Numbers of the points in the database, new ones entered."""
+    c = schema.points.c
+    query = select(c.device, c.point, c.id)
+    known = {(device, point): id_ for device, point, id_ in connection.execute(query)}
+    fresh = [{"device": device, "point": point} for device, point in names if (device, point) not in known]
+    if fresh:
+        connection.execute(insert(schema.points), fresh)
+        known = {(device, point): id_ for device, point, id_ in connection.execute(query)}
+    return np.array([known[name] for name in names], dtype=np.intp)
+
+
+def _decision_row(plan: Plan, inputs: Mapping[str, object]) -> dict[str, Any]:
+    body = replay.pack([plan, inputs])
+    return {"at_us": to_us(plan.made_at), "plan_id": plan.id, "source": plan.source.value, "body": body}
+
+
+def _outcome_row(record: CommandRecord) -> dict[str, Any]:
+    return {
+        "seq": record.seq,
+        "at_us": to_us(record.at),
+        "device": record.device_id,
+        "quantity": record.quantity.value,
+        "plan_id": record.plan_id,
+        "wanted_w": _or_null(record.wanted_w),
+        "value_w": _or_null(record.value_w),
+        "is_release": record.value_w is None,
+        "outcome": type(record.outcome).__name__,
+        "detail": json.dumps(asdict(record.outcome)),
+        "ended_us": to_us(record.ended_at),
+    }
+
+
+def _event_row(entry: Event) -> dict[str, Any]:
+    return {
+        "at_us": to_us(entry.at),
+        "severity": entry.severity.value,
+        "source": entry.source,
+        "kind": entry.kind,
+        "text": entry.text,
+    }
+
+
+def _or_null(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
