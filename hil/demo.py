@@ -20,8 +20,6 @@ from functools import partial
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-import numpy as np
-
 from derms.domain.alarm import Event
 from derms.domain.arrays import FloatArray
 from derms.optimize.horizon import SolverLimits
@@ -256,8 +254,8 @@ def summarize(run: Run, without: Truth, options: Options, *, wall_s: float) -> d
         "plans": brain.plans,
         "plans_fallback": brain.plans_fallback,
         "limit_violations": len(run.tap_violations),
-        "peak_kw_without": _kw(without_w.max(initial=np.nan)),
-        "peak_kw_with": _kw(with_w.max(initial=np.nan)),
+        "peak_kw_without": _kw(without_w.max(initial=0.0)),
+        "peak_kw_with": _kw(with_w.max(initial=0.0)),
         "ramp_3h_kw_without": _kw(steepest_rise_w(without_w)),
         "ramp_3h_kw_with": _kw(steepest_rise_w(with_w)),
         "voltage_violation_node_min_without": without.voltage_violation_node_min,

@@ -1,8 +1,9 @@
-"""Clouds that pass over the feeder: every plant sees the same sky, some time after its neighbour to windward."""
+"""The sky over the feeder: clear-sky power, and clouds that reach every plant some time after its neighbour."""
 
 import numpy as np
 
 from derms.domain.arrays import FloatArray
+from derms.forecast.pv import clear_sky_pu
 
 FACTOR_MIN = 0.25
 """Share of clear-sky power that passes the thickest cloud."""
@@ -43,3 +44,22 @@ class Clouds:
         self._sky = self._keep * self._sky + self._push * self._rng.standard_normal(2)
         self._at = (self._at + 1) % self._seen.size
         self._seen[self._at] = self._sky.sum() / np.sqrt(2.0)
+
+
+class ClearSky:
+    """Clear-sky power of a place, computed a day of minutes at a time."""
+
+    _SPAN_S = 86400.0
+
+    def __init__(self, place_deg: tuple[float, float]) -> None:
+        """`place_deg` is latitude and longitude [degrees]."""
+        self._place_deg = place_deg
+        self._minutes_s: FloatArray = np.array([np.inf])
+        self._pu: FloatArray = np.zeros(1)
+
+    def pu(self, at_s: float) -> float:
+        """Per unit of nameplate at a moment [s since 1970 UTC]."""
+        if not self._minutes_s[0] <= at_s <= self._minutes_s[-1]:
+            self._minutes_s = np.arange(at_s, at_s + self._SPAN_S, 60.0)
+            self._pu = clear_sky_pu(self._minutes_s, *self._place_deg)
+        return float(np.interp(at_s, self._minutes_s, self._pu))

@@ -16,7 +16,6 @@ import numpy as np
 from derms.domain.arrays import BoolArray, FloatArray, IntArray
 from derms.domain.der import Device, DeviceKind, Endpoint, Fleet
 from derms.domain.grid import FeederPackage
-from derms.forecast.pv import clear_sky_pu
 from derms.ports import Clock
 from hil import history, physics
 from hil.faces import RUNNING, SLEEPING, THROTTLED, V_NOMINAL_V, Measured, ModernFace, serial
@@ -27,7 +26,7 @@ from hil.plant import Plant, Solved
 from hil.server import DeviceServer
 from hil.tap import Plate, Tap
 from hil.truth import Truth
-from hil.weather import Clouds
+from hil.weather import ClearSky, Clouds
 
 PLACE_DEG = (34.05, -118.24)
 """Latitude and longitude of the feeder."""
@@ -36,6 +35,7 @@ VOLT_VAR_PV = 10
 """Of the devices of the 701 family."""
 POWER_NOISE, VOLTAGE_NOISE = 0.005, 0.001
 """One standard deviation of what devices measure, per unit of the value."""
+_NOISE = np.array([POWER_NOISE, POWER_NOISE, VOLTAGE_NOISE])
 CATCH_UP_STEPS = 12
 """Most steps taken in a row when the world is late; what is beyond is let go."""
 
@@ -93,7 +93,7 @@ class World:
         self.plant = Plant(package, of_plant)
         self._loads = Loads(self.plant.engine.nominal_load_w, dt_s=dt_s, rng=of_loads)
         self._clouds = Clouds(len(self.ratings), dt_s=dt_s, rng=of_clouds)
-        self._sky = _ClearSky()
+        self._sky = ClearSky(PLACE_DEG)
         self._offset_s = local_offset_s(self.start)
         self._solve_and_publish(available_w=np.zeros(len(self.ratings)))
 
@@ -301,26 +301,6 @@ class World:
                 violating_nodes=int(self.violating().sum()),
                 soc_frac=self.state.soc_frac[self.ratings.is_battery],
             )
-
-
-class _ClearSky:
-    """Clear-sky power of the place, a day of minutes at a time."""
-
-    _SPAN_S = 86400.0
-
-    def __init__(self) -> None:
-        self._minutes_s: FloatArray = np.array([np.inf])
-        self._pu: FloatArray = np.zeros(1)
-
-    def pu(self, at_s: float) -> float:
-        """Per unit of nameplate at a moment [s since 1970 UTC]."""
-        if not self._minutes_s[0] <= at_s <= self._minutes_s[-1]:
-            self._minutes_s = np.arange(at_s, at_s + self._SPAN_S, 60.0)
-            self._pu = clear_sky_pu(self._minutes_s, *PLACE_DEG)
-        return float(np.interp(at_s, self._minutes_s, self._pu))
-
-
-_NOISE = np.array([POWER_NOISE, POWER_NOISE, VOLTAGE_NOISE])
 
 
 def _evenly(rows: IntArray, count: int) -> IntArray:

@@ -20,10 +20,21 @@ from derms.errors import PlanError
 from derms.optimize.aggregate import VirtualBattery, aggregate, disaggregate
 from derms.optimize.fallback import defaults, rules, shifted
 from derms.optimize.horizon import PAST_STEPS, HorizonInput, HorizonOutput
-from derms.optimize.verify import FeederLookAhead, check_feeder, check_numbers, telling_steps
+from derms.optimize.verify import (
+    FeederFinding,
+    FeederLookAhead,
+    check_feeder,
+    check_numbers,
+    eased,
+    telling_steps,
+)
 
 CURTAIL_MIN_FRAC = 0.01
 """Held-back PV under this share of what is available is solver noise: nobody is limited for it."""
+
+
+EASE_ROUNDS = 4
+"""Times that shares are made smaller where they strain the feeder, before a plan is refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +54,6 @@ class CycleSettings:
     """Plan steps that are shared out to devices."""
     validity_s: float
     """Life of a dispatch that no newer one replaces [s]."""
-    verify_steps: int
-    """Steps solved on the feeder."""
     last_good_age_max_s: float
 
 
@@ -96,9 +105,9 @@ def decide(
     plan_id = state.plan_id + 1
     rejected: list[str] = []
     for plan in _ladder(state, given, battery, plan_id, now, optimizer, settings, rejected):
-        dispatch = _dispatch(plan, given, now=now, now_s=now_s, settings=settings)
-        wrong = _verify(plan, dispatch, given, battery, look_ahead, settings)
-        if wrong and plan.source is not PlanSource.DEFAULTS:
+        wrong = check_numbers(plan, battery, given.forecast.pv_w, given.forecast.net_load_w)
+        dispatch = None if wrong else _fitting(plan, given, now, now_s, look_ahead, settings, wrong)
+        if dispatch is None:
             rejected.append(f"{plan.source}: {'; '.join(wrong)}")
             continue
         good = plan if plan.source is PlanSource.OPTIMIZER else state.last_good
@@ -169,29 +178,81 @@ def _optimized(
     )
 
 
-def _dispatch(plan: Plan, given: CycleInput, *, now: datetime, now_s: float, settings: CycleSettings) -> Dispatch:
+def _fitting(
+    plan: Plan,
+    given: CycleInput,
+    now: datetime,
+    now_s: float,
+    look_ahead: FeederLookAhead,
+    settings: CycleSettings,
+    wrong: list[str],
+) -> Dispatch | None:
+    """A dispatch of the plan that the feeder bears: batteries that strain their own node are eased a few times.
+
+    Only steps that are shared out now can refuse a plan: later ones are verified again before they are. None, with
+    the reasons in `wrong`, when easing does not help.
+    """
+    if plan.source is PlanSource.DEFAULTS:
+        return _dispatch(plan, given, np.ones(len(given.fleet)), now=now, now_s=now_s, settings=settings)
+    caps = np.ones(len(given.fleet))
+    ders = np.array(given.der_rows, dtype=np.intp)
+    for _ in range(EASE_ROUNDS):
+        dispatch = _dispatch(plan, given, caps, now=now, now_s=now_s, settings=settings)
+        steps, batteries_w, findings = _feeder_findings(plan, dispatch, given, look_ahead, settings)
+        if not findings:
+            return dispatch
+        powers_w = np.array([batteries_w[steps.index(finding.step)] for finding in findings])
+        easier = eased(caps[ders], powers_w, findings)
+        if easier is None:
+            break
+        caps[ders] = easier
+    wrong.extend(finding.text for finding in findings)
+    return None
+
+
+def _feeder_findings(
+    plan: Plan, dispatch: Dispatch, given: CycleInput, look_ahead: FeederLookAhead, settings: CycleSettings
+) -> tuple[list[int], FloatArray, list[FeederFinding]]:
+    """Solve the telling steps of what would be sent; returns steps, battery power per DER and step, findings."""
+    fleet, forecast = given.fleet, given.forecast
+    steps = [step for step in telling_steps(plan, settings.dispatch_steps) if step < settings.dispatch_steps]
+    ders = np.array(given.der_rows, dtype=np.intp)
+    shares_w = np.nan_to_num(dispatch.p_set_w[:, 1:][:, steps])
+    free_w = np.where(fleet.is_pv[:, None], fleet.p_rated_w[:, None] * forecast.pv_frac[steps][None, :], 0.0)
+    limits_w = dispatch.p_limit_w[:, 1:][:, steps]
+    held_w = np.where(np.isfinite(limits_w), np.minimum(free_w, limits_w), free_w)
+    gross_w = forecast.net_load_w + forecast.pv_w
+    factor = np.clip(gross_w[steps] / max(float(gross_w[0]), 1.0), 0.1, 3.0)
+    findings = check_feeder(steps, (held_w + shares_w)[ders].T, free_w[ders].T, factor, look_ahead)
+    return steps, shares_w[ders].T, findings
+
+
+def _dispatch(
+    plan: Plan, given: CycleInput, caps: FloatArray, *, now: datetime, now_s: float, settings: CycleSettings
+) -> Dispatch:
     """Share the first steps of a plan among devices, with support points at now and at the middle of each step."""
     steps = min(settings.dispatch_steps, len(plan.battery_w))
-    shares_w = share_steps(plan.battery_w[:steps], given, plan.step_s)
+    shares_w = share_steps(plan.battery_w[:steps], given, plan.step_s, caps)
     limits_w = limit_steps(plan.curtail_w[:steps], given)
     if plan.source is PlanSource.DEFAULTS:
         shares_w, limits_w = np.full_like(shares_w, np.nan), np.full_like(limits_w, np.nan)
     start_s = now_s + (plan.start - now).total_seconds()
     middles_s = start_s + (np.arange(steps) + 0.5) * plan.step_s
+    # The line through the first two means, taken back to the start of the step.
     first_w = shares_w[:, 0] if steps == 1 else 1.5 * shares_w[:, 0] - 0.5 * shares_w[:, 1]
-    rated_w = given.fleet.p_rated_w
+    most_w = given.fleet.p_rated_w * caps
     return Dispatch(
         plan_id=plan.id,
         issued_at=now,
         valid_until_s=now_s + settings.validity_s,
-        times_s=np.concatenate([[min(start_s, middles_s[0] - 1.0)], middles_s]),
-        p_set_w=np.column_stack([np.clip(first_w, -rated_w, rated_w), shares_w]),
+        times_s=np.concatenate([[start_s], middles_s]),
+        p_set_w=np.column_stack([np.clip(first_w, -most_w, most_w), shares_w]),
         p_limit_w=np.column_stack([limits_w[:, 0], limits_w]),
     )
 
 
-def share_steps(battery_w: FloatArray, given: CycleInput, step_s: float) -> FloatArray:
-    """Disaggregate fleet powers [W], shape (steps,), step after step.
+def share_steps(battery_w: FloatArray, given: CycleInput, step_s: float, caps: FloatArray) -> FloatArray:
+    """Disaggregate fleet powers [W], shape (steps,), step after step; `caps` is the share of each rating to be used.
 
     Returns power per device, shape (n, steps); NaN for devices that are not dispatched.
     """
@@ -200,11 +261,12 @@ def share_steps(battery_w: FloatArray, given: CycleInput, step_s: float) -> Floa
     hours = step_s / 3600.0
     energy_wh, efficiency = fleet.energy_wh[rows], fleet.efficiency_frac[rows]
     soc = given.snapshot.soc_frac[rows]
+    most_w = fleet.p_rated_w[rows] * caps[rows]
     stored_wh = np.maximum(soc - fleet.soc_min_frac[rows], 0.0) * energy_wh * efficiency
     room_wh = np.maximum(fleet.soc_max_frac[rows] - soc, 0.0) * energy_wh / efficiency
     shares_w = np.full((len(fleet), len(battery_w)), np.nan)
     for step, total_w in enumerate(battery_w):
-        power_w = disaggregate(float(total_w), fleet.p_rated_w[rows], stored_wh, room_wh, dt_h=hours)
+        power_w = disaggregate(float(total_w), most_w, stored_wh, room_wh, dt_h=hours)
         shares_w[rows, step] = power_w
         out_wh, in_wh = np.maximum(power_w, 0.0) * hours, np.maximum(-power_w, 0.0) * hours
         stored_wh = np.maximum(stored_wh - out_wh + in_wh * efficiency**2, 0.0)
@@ -227,33 +289,3 @@ def limit_steps(curtail_w: FloatArray, given: CycleInput) -> FloatArray:
         left_frac = np.clip(1.0 - curtail_w / np.maximum(pv_w, 1.0), 0.0, 1.0) * forecast.pv_frac[:steps]
         limits_w[np.ix_(rows, held)] = np.outer(fleet.p_rated_w[rows], left_frac[held])
     return limits_w
-
-
-def _verify(
-    plan: Plan,
-    dispatch: Dispatch,
-    given: CycleInput,
-    battery: VirtualBattery,
-    look_ahead: FeederLookAhead,
-    settings: CycleSettings,
-) -> list[str]:
-    wrong = check_numbers(plan, battery, given.forecast.pv_w, given.forecast.net_load_w)
-    if wrong or plan.source is PlanSource.DEFAULTS:
-        return wrong
-    fleet, forecast = given.fleet, given.forecast
-    steps = telling_steps(plan, settings.verify_steps)
-    ders = np.array(given.der_rows, dtype=np.intp)
-    gross_w = forecast.net_load_w + forecast.pv_w
-    factor = gross_w[steps] / max(float(gross_w[0]), 1.0)
-    shares_w = np.nan_to_num(share_pro_rata(plan.battery_w[steps], given))
-    free_w = np.where(fleet.is_pv[:, None], fleet.p_rated_w[:, None] * forecast.pv_frac[steps][None, :], 0.0)
-    limits_w = limit_steps(plan.curtail_w, given)[:, steps]
-    held_w = np.where(np.isfinite(limits_w), np.minimum(free_w, limits_w), free_w)
-    shares_w[:, 0] = np.where(steps[0] == 0, np.nan_to_num(dispatch.p_set_w[:, 1]), shares_w[:, 0])
-    return check_feeder(steps, (held_w + shares_w)[ders].T, free_w[ders].T, np.clip(factor, 0.1, 3.0), look_ahead)
-
-
-def share_pro_rata(battery_w: FloatArray, given: CycleInput) -> FloatArray:
-    """Totals [W], shape (steps,), shared in proportion to rating, shape (n, steps): a later step's likely sharing."""
-    weight = np.where(given.fleet.is_battery & given.available, given.fleet.p_rated_w, 0.0)
-    return np.outer(weight / max(float(weight.sum()), 1.0), battery_w)

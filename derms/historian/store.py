@@ -24,16 +24,16 @@ from derms.domain.arrays import ByteArray, FloatArray, IntArray
 from derms.domain.der import Fleet
 from derms.domain.dispatch import CommandRecord, Outcome, Quantity
 from derms.domain.plan import Plan
+from derms.domain.quality import Quality
 from derms.domain.telemetry import TelemetrySnapshot
 from derms.errors import HistorianError
 from derms.historian import replay, schema
-from derms.historian.points import PointLayout
 from derms.historian.schema import from_us, to_us
 
 WAITING_MAX = 100_000
 """Entries of one kind that may wait for a flush; what comes beyond is dropped, and counted."""
-SAMPLES_WAITING_MAX = 2_000_000
-"""The same for single values of samples."""
+SAMPLES_WAITING_MAX = 500_000
+"""The same for samples: devices times snapshots."""
 
 _OUTCOMES = {kind.__name__: kind for kind in get_args(Outcome)}
 
@@ -46,6 +46,7 @@ class Series:
     values: FloatArray
     """NaN where the value was missing, shape (k,)."""
     quality: ByteArray
+    """The device's; NOT_IMPLEMENTED where a good device had no such value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +71,18 @@ class Store:
         self._decisions: list[tuple[Plan, Mapping[str, object]]] = []
         self._outcomes: list[CommandRecord] = []
         self._events: list[Event] = []
-        self._layout = PointLayout(fleet)
+        self._sample_insert = _sample_insert(self._engine.dialect)
         with _translated():
             schema.metadata.create_all(self._engine)
             with self._engine.begin() as connection:
-                self._point_ids = _point_ids(connection, self._layout.names)
+                self._device_ids = _device_ids(connection, [device.id for device in fleet.devices])
 
     def samples(self, snapshot: TelemetrySnapshot) -> None:
-        """Take the values of a snapshot."""
-        values, quality = self._layout.columns(snapshot)
-        self._take(self._samples, (to_us(snapshot.at), values, quality), SAMPLES_WAITING_MAX // max(1, len(values)))
+        """Take a snapshot of the fleet that the store was opened for."""
+        s = snapshot
+        columns = (s.p_w, s.q_var, s.v_pu, s.soc_frac, s.p_phase_w, s.q_phase_var, s.v_phase_pu)
+        entry = (to_us(s.at), np.column_stack(columns), s.quality.copy())
+        self._take(self._samples, entry, SAMPLES_WAITING_MAX // max(1, len(s.quality)))
 
     def decision(self, plan: Plan, **inputs: object) -> None:
         """Take a plan with everything it was made from, of the types that `derms.historian.replay` knows."""
@@ -120,35 +123,33 @@ class Store:
 
     def _write_samples(self, connection: Connection, samples: list[tuple[int, FloatArray, ByteArray]]) -> None:
         """Write samples in the order of the table's key; NaN becomes NULL."""
-        values = np.stack([values for _, values, _ in samples], axis=1)
-        quality = np.stack([quality for _, _, quality in samples], axis=1)
+        values = np.stack([values for _, values, _ in samples], axis=1).reshape(-1, len(schema.POINTS))
+        quality = np.stack([quality for _, _, quality in samples], axis=1).ravel()
         stored = values.astype(np.object_)
         stored[np.isnan(values)] = None
-        times = [at_us for at_us, _, _ in samples] * len(values)
-        ids = np.repeat(self._point_ids, len(samples)).tolist()
-        rows = zip(ids, times, stored.ravel().tolist(), quality.ravel().tolist(), strict=True)
-        statement, by_position = _sample_insert(self._engine.dialect)
+        times = [at_us for at_us, _, _ in samples] * len(self._device_ids)
+        ids = np.repeat(self._device_ids, len(samples)).tolist()
+        rows = zip(ids, times, quality.tolist(), *stored.T.tolist(), strict=True)
+        statement, by_position = self._sample_insert
         names = schema.samples.c.keys()
         connection.exec_driver_sql(
             statement, list(rows) if by_position else [dict(zip(names, row, strict=True)) for row in rows]
         )
 
     def series(self, device: str, point: str, start: datetime, end: datetime) -> Series:
-        """The history of one point of POINTS, in order of time; empty when there is none."""
-        samples, points = schema.samples.c, schema.points.c
+        """The history of one of POINTS, in order of time, empty when there is none; KeyError for another point."""
+        samples, devices = schema.samples.c, schema.devices.c
         query = (
-            select(samples.at_us, samples.value, samples.quality)
-            .join_from(schema.points, schema.samples, points.id == samples.point_id)
-            .where(points.device == device, points.point == point)
-            .where(samples.at_us >= to_us(start), samples.at_us < to_us(end))
+            select(samples.at_us, samples[point], samples.quality)
+            .join_from(schema.devices, schema.samples, devices.id == samples.device_id)
+            .where(devices.device == device, samples.at_us >= to_us(start), samples.at_us < to_us(end))
             .order_by(samples.at_us)
         )
         rows = self._read(query)
-        return Series(
-            times=tuple(from_us(at_us) for at_us, _, _ in rows),
-            values=np.array([value for _, value, _ in rows], dtype=np.float64),
-            quality=np.array([quality for _, _, quality in rows], dtype=np.uint8),
-        )
+        values = np.array([value for _, value, _ in rows], dtype=np.float64)
+        quality = np.array([quality for _, _, quality in rows], dtype=np.uint8)
+        quality[np.isnan(values) & (quality == Quality.GOOD)] = Quality.NOT_IMPLEMENTED
+        return Series(tuple(from_us(at_us) for at_us, _, _ in rows), values, quality)
 
     def outcomes(self, start: datetime, end: datetime) -> list[CommandRecord]:
         """Commands that ended in a period, in the order in which they ended."""
@@ -235,16 +236,15 @@ def _translated() -> Iterator[None]:
         raise HistorianError(str(error).partition("\n")[0]) from error
 
 
-def _point_ids(connection: Connection, names: Sequence[tuple[str, str]]) -> IntArray:
-    """Numbers of the points in the database, new ones entered."""
-    c = schema.points.c
-    query = select(c.device, c.point, c.id)
-    known = {(device, point): id_ for device, point, id_ in connection.execute(query)}
-    fresh = [{"device": device, "point": point} for device, point in names if (device, point) not in known]
+def _device_ids(connection: Connection, names: Sequence[str]) -> IntArray:
+    """Numbers of devices in the database, new ones entered."""
+    query = select(schema.devices.c.device, schema.devices.c.id)
+    known = {row.device for row in connection.execute(query)}
+    fresh = [{"device": name} for name in names if name not in known]
     if fresh:
-        connection.execute(insert(schema.points), fresh)
-        known = {(device, point): id_ for device, point, id_ in connection.execute(query)}
-    return np.array([known[name] for name in names], dtype=np.intp)
+        connection.execute(insert(schema.devices), fresh)
+    ids = {row.device: row.id for row in connection.execute(query)}
+    return np.array([ids[name] for name in names], dtype=np.intp)
 
 
 def _decision_row(plan: Plan, inputs: Mapping[str, object]) -> dict[str, Any]:

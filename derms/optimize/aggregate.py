@@ -10,7 +10,6 @@ import numpy as np
 from derms.domain.arrays import BoolArray, FloatArray
 from derms.domain.der import Fleet
 
-
 POWER_MIN_W = 1e-3
 """A battery of less power has none: its hours to empty would swamp the others'."""
 

@@ -1,7 +1,7 @@
 """The verifier: what a plan must satisfy before any setpoint of it leaves. Shares no code with the optimizer.
 
 First the numbers (finite, within power and energy, storage adds up), then the feeder: full power-flow solutions at
-the steps that load it most. A plan may not make a voltage violation that would not be there without it.
+the steps that load it most. A plan may not make voltages worse than they would be without it.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from derms.domain.arrays import FloatArray
+from derms.domain.arrays import BoolArray, FloatArray
 from derms.domain.plan import Plan
 from derms.errors import GridError
 from derms.optimize.aggregate import VirtualBattery
@@ -18,18 +18,36 @@ TOLERANCE_FRAC = 2e-3
 """What solvers may leave open, per unit of rated power or capacity; the guards still clip every setpoint."""
 
 
+EXCESS_TOLERANCE_PU = 0.005
+"""Sum of voltage excess that a plan may add: the error of the feeder model itself."""
+
+
 @dataclass(frozen=True, slots=True)
 class LookAhead:
     """What the feeder would do at one step of a plan."""
 
     violations: int
     """Nodes outside their voltage range."""
-    worst_pu: float
-    """Greatest distance outside a range [pu], 0 when none."""
+    excess_pu: float
+    """Distance outside the range, summed over all nodes [pu]."""
+    low: BoolArray
+    """DER whose own node is under its range, shape (ders,)."""
+    high: BoolArray
 
 
 FeederLookAhead = Callable[[FloatArray, float], LookAhead]
 """Solves the feeder with power per DER [W], shape (ders,), and its present load times a factor."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeederFinding:
+    """A step at which a plan makes the feeder's voltages worse than they would be without it."""
+
+    step: int
+    text: str
+    low: BoolArray
+    """DER at whose own node the voltage is too low, shape (ders,)."""
+    high: BoolArray
 
 
 def check_numbers(plan: Plan, battery: VirtualBattery, pv_w: FloatArray, load_w: FloatArray) -> list[str]:
@@ -72,16 +90,15 @@ def _check_energy(plan: Plan, battery: VirtualBattery) -> list[str]:
     return wrong
 
 
-def telling_steps(plan: Plan, most: int) -> list[int]:
-    """The steps whose power flow says most: the next one, then the extremes of battery power and net load."""
+def telling_steps(plan: Plan, near: int) -> list[int]:
+    """The steps whose power flow says most: the next one, the hardest of the `near` next ones, and the extremes."""
     chosen = [
         0,
+        int(np.argmax(np.abs(plan.battery_w[:near]))),
         int(np.argmax(plan.battery_w)),
         int(np.argmin(plan.battery_w)),
-        int(np.argmax(plan.net_load_w)),
-        int(np.argmin(plan.net_load_w)),
     ]
-    return list(dict.fromkeys(chosen))[:most]
+    return list(dict.fromkeys(chosen))
 
 
 def check_feeder(
@@ -90,8 +107,8 @@ def check_feeder(
     without_w: FloatArray,
     load_factor: FloatArray,
     look_ahead: FeederLookAhead,
-) -> list[str]:
-    """Solve the feeder at the steps given, with and without the plan; sentences for what the plan makes worse.
+) -> list[FeederFinding]:
+    """Solve the feeder at the steps given, with and without the plan; what the plan makes worse.
 
     Parameters
     ----------
@@ -100,20 +117,38 @@ def check_feeder(
     load_factor : FloatArray
         Load of each chosen step against now, shape (steps chosen,).
     """
-    wrong = []
+    findings = []
     for row, step in enumerate(steps):
         factor = float(load_factor[row])
+        nowhere = np.zeros(with_plan_w.shape[1], dtype=np.bool_)
         try:
             planned = look_ahead(with_plan_w[row], factor)
             if planned.violations == 0:
                 continue
             bare = look_ahead(without_w[row], factor)
         except GridError as error:
-            wrong.append(f"step {step}: the feeder has no solution: {error}")
+            findings.append(FeederFinding(step, f"step {step}: the feeder has no solution: {error}", nowhere, nowhere))
             continue
-        if planned.violations > bare.violations:
-            wrong.append(
-                f"step {step}: {planned.violations} nodes outside their voltage range (worst by"
-                f" {planned.worst_pu:.4f} pu), {bare.violations} without the plan (worst by {bare.worst_pu:.4f} pu)"
+        if planned.excess_pu > bare.excess_pu + EXCESS_TOLERANCE_PU:
+            text = (
+                f"step {step}: {planned.violations} nodes outside their voltage range by {planned.excess_pu:.3f} pu"
+                f" in sum; without the plan {bare.violations} by {bare.excess_pu:.3f} pu"
             )
-    return wrong
+            findings.append(FeederFinding(step, text, planned.low, planned.high))
+    return findings
+
+
+def eased(caps: FloatArray, battery_w: FloatArray, findings: list[FeederFinding]) -> FloatArray | None:
+    """Smaller shares for the batteries that strain their own node; None when easing them cannot help.
+
+    Parameters
+    ----------
+    caps : FloatArray
+        Share of its rating that each DER may use [0..1], shape (ders,).
+    battery_w : FloatArray
+        Battery power at each finding's step [W], + = injection, 0 for all other DER, shape (findings, ders).
+    """
+    strained = np.zeros(caps.shape, dtype=np.bool_)
+    for finding, power_w in zip(findings, battery_w, strict=True):
+        strained |= (finding.low & (power_w < 0.0)) | (finding.high & (power_w > 0.0))
+    return np.where(strained, 0.5 * caps, caps) if strained.any() else None

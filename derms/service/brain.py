@@ -35,7 +35,6 @@ T = TypeVar("T")
 
 DISPATCH_STEPS = 4
 """Plan steps shared out to devices: an hour, well beyond a dispatch's validity."""
-VERIFY_STEPS = 5
 LAST_GOOD_AGE_MAX_S = 4 * 3600.0
 
 
@@ -142,7 +141,6 @@ class Brain:
         settings = CycleSettings(
             dispatch_steps=DISPATCH_STEPS,
             validity_s=self._site.dispatch.validity_s,
-            verify_steps=VERIFY_STEPS,
             last_good_age_max_s=LAST_GOOD_AGE_MAX_S,
         )
 
@@ -180,8 +178,14 @@ class Brain:
         every_w = np.zeros(len(self._site.package.ders))
         every_w[self._engine_rows] = der_w
         flow = look_ahead(engine, state, every_w, np.zeros_like(every_w), factor)
-        outside_pu = np.maximum(flow.v_pu - engine.v_max_pu, engine.v_min_pu - flow.v_pu)
-        return LookAhead(int(engine.violating(flow.v_pu).sum()), float(max(0.0, outside_pu.max())))
+        low_pu, high_pu = engine.v_min_pu - flow.v_pu, flow.v_pu - engine.v_max_pu
+        nodes = engine.der_node[self._engine_rows]
+        return LookAhead(
+            violations=int(engine.violating(flow.v_pu).sum()),
+            excess_pu=float(np.maximum(np.maximum(low_pu, high_pu), 0.0).sum()),
+            low=low_pu[nodes] > 0.0,
+            high=high_pu[nodes] > 0.0,
+        )
 
     def _forecast(self) -> Forecast:
         profile_w = self._profile_w

@@ -1,8 +1,7 @@
 """The site file's keys: one row each with default, bounds, unit and meaning, and the values read against them.
 
 The dataclasses below and in `derms.domain.settings` are the table; `describe_keys` prints it, `read_tables` checks
-a file against it. Times in s
-unless the name says otherwise.
+a file against it. Times in s unless the name says otherwise.
 """
 
 import math
