@@ -44,7 +44,7 @@ DAY = (2026, 4, 15)
 ZONE = ZoneInfo("America/Los_Angeles")
 QUARTER_S = 900.0
 RAMP_STEPS = 12
-"""Quarter hours within which the three-hour ramp is taken."""
+"""Quarter hours over which the three-hour ramp is taken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,10 +231,11 @@ def _ramp_now_w(truth: Truth) -> float:
     return float(means[-1] - means[max(0, len(means) - 1 - RAMP_STEPS)]) if len(means) else 0.0
 
 
-def steepest_rise_w(means_w: FloatArray, within: int = RAMP_STEPS) -> float:
-    """Greatest rise of interval means within so many intervals [W]; 0 when it never rises."""
-    rises = [float((means_w[lag:] - means_w[:-lag]).max(initial=0.0)) for lag in range(1, within + 1)]
-    return max(rises, default=0.0)
+def ramp_3h_w(means_w: FloatArray) -> float | None:
+    """Steepest rise of quarter-hour means over three hours [W]; None for a run of less."""
+    if len(means_w) <= RAMP_STEPS:
+        return None
+    return float((means_w[RAMP_STEPS:] - means_w[:-RAMP_STEPS]).max())
 
 
 def summarize(run: Run, without: Truth, options: Options, *, wall_s: float) -> dict[str, object]:
@@ -254,10 +255,10 @@ def summarize(run: Run, without: Truth, options: Options, *, wall_s: float) -> d
         "plans": brain.plans,
         "plans_fallback": brain.plans_fallback,
         "limit_violations": len(run.tap_violations),
-        "peak_kw_without": _kw(without_w.max(initial=0.0)),
-        "peak_kw_with": _kw(with_w.max(initial=0.0)),
-        "ramp_3h_kw_without": _kw(steepest_rise_w(without_w)),
-        "ramp_3h_kw_with": _kw(steepest_rise_w(with_w)),
+        "peak_kw_without": _kw(without_w.max() if len(without_w) else None),
+        "peak_kw_with": _kw(with_w.max() if len(with_w) else None),
+        "ramp_3h_kw_without": _kw(ramp_3h_w(without_w)),
+        "ramp_3h_kw_with": _kw(ramp_3h_w(with_w)),
         "voltage_violation_node_min_without": without.voltage_violation_node_min,
         "voltage_violation_node_min_with": run.truth.voltage_violation_node_min,
         "trace_hash": run.trace_hash,
@@ -267,8 +268,9 @@ def summarize(run: Run, without: Truth, options: Options, *, wall_s: float) -> d
     }
 
 
-def _kw(power_w: float) -> float:
-    return round(float(power_w) / 1e3, 2)
+def _kw(power_w: float | None) -> float | None:
+    """Rounded kW; None where a run was too short to tell."""
+    return None if power_w is None else round(float(power_w) / 1e3, 2)
 
 
 def _print_summary(summary: dict[str, object]) -> None:
@@ -278,8 +280,8 @@ def _print_summary(summary: dict[str, object]) -> None:
         ("commands", "{writes} written, {writes_verified} seen to take effect, {writes_failed} failed"),
         ("plans", "{plans} ({plans_fallback} from below the optimizer)"),
         ("setpoints beyond limits", "{limit_violations}"),
-        ("peak", "{peak_kw_without:.0f} kW without control, {peak_kw_with:.0f} kW with"),
-        ("three-hour ramp", "{ramp_3h_kw_without:.0f} kW without control, {ramp_3h_kw_with:.0f} kW with"),
+        ("peak [kW]", "{peak_kw_without} without control, {peak_kw_with} with"),
+        ("three-hour ramp [kW]", "{ramp_3h_kw_without} without control, {ramp_3h_kw_with} with"),
         (
             "voltage violations",
             "{voltage_violation_node_min_without} node-minutes without, {voltage_violation_node_min_with} with",

@@ -9,11 +9,8 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from derms.domain.arrays import FloatArray
+from derms.forecast.netload import WEEKDAY_SHAPE
 
-HOURLY_PU = (
-    0.807, 0.772, 0.748, 0.728, 0.737, 0.764, 0.809, 0.871, 0.951, 0.993, 1.0, 0.995,
-    0.988, 0.98, 0.98, 0.975, 0.962, 0.95, 0.937, 0.959, 0.964, 0.932, 0.888, 0.84,
-)  # fmt: skip
 TIMEZONE = ZoneInfo("America/Los_Angeles")
 SIZE_SIGMA = 0.2
 """Lognormal error of each load's size against the model's."""
@@ -31,7 +28,7 @@ def local_offset_s(at: datetime) -> float:
 def shape_pu(times_s: FloatArray | float, offset_s: float) -> FloatArray:
     """Load per unit of the day's maximum at moments [s since 1970 UTC], interpolated between the middles of hours."""
     hour = ((np.asarray(times_s, dtype=np.float64) + offset_s) / 3600.0) % 24.0
-    values: FloatArray = np.interp(hour, np.arange(24) + 0.5, HOURLY_PU, period=24.0)
+    values: FloatArray = np.interp(hour, np.arange(24) + 0.5, WEEKDAY_SHAPE, period=24.0)
     return values
 
 

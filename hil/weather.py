@@ -1,21 +1,25 @@
-"""The sky over the feeder: clear-sky power, and clouds that reach every plant some time after its neighbour."""
+"""Clouds over the feeder, which reach every plant some time after its neighbour."""
 
 import numpy as np
 
 from derms.domain.arrays import FloatArray
-from derms.forecast.pv import clear_sky_pu
 
 FACTOR_MIN = 0.25
 """Share of clear-sky power that passes the thickest cloud."""
 SLOW_S = 2400.0
 FAST_S = 150.0
-"""Correlation times: the weather, and the single cloud."""
+"""Correlation times: how cloudy the hour is, and the single cloud."""
+SLOW_SHARE = 0.2
+"""Of the variance: clouds that pass, on a day that stays what it is; 1 would be fronts that cover the whole feeder."""
 THRESHOLD = 1.3
 """Cloudiness (a standard normal number) at which half of the light is lost."""
 SHARPNESS = 4.0
 """Steepness of a cloud's edge."""
 LAG_MAX_S = 240.0
 """Time that a cloud takes to cross the feeder."""
+
+
+_SHARES = np.sqrt(np.array([SLOW_SHARE, 1.0 - SLOW_SHARE]))
 
 
 class Clouds:
@@ -43,23 +47,4 @@ class Clouds:
     def _pass(self) -> None:
         self._sky = self._keep * self._sky + self._push * self._rng.standard_normal(2)
         self._at = (self._at + 1) % self._seen.size
-        self._seen[self._at] = self._sky.sum() / np.sqrt(2.0)
-
-
-class ClearSky:
-    """Clear-sky power of a place, computed a day of minutes at a time."""
-
-    _SPAN_S = 86400.0
-
-    def __init__(self, place_deg: tuple[float, float]) -> None:
-        """`place_deg` is latitude and longitude [degrees]."""
-        self._place_deg = place_deg
-        self._minutes_s: FloatArray = np.array([np.inf])
-        self._pu: FloatArray = np.zeros(1)
-
-    def pu(self, at_s: float) -> float:
-        """Per unit of nameplate at a moment [s since 1970 UTC]."""
-        if not self._minutes_s[0] <= at_s <= self._minutes_s[-1]:
-            self._minutes_s = np.arange(at_s, at_s + self._SPAN_S, 60.0)
-            self._pu = clear_sky_pu(self._minutes_s, *self._place_deg)
-        return float(np.interp(at_s, self._minutes_s, self._pu))
+        self._seen[self._at] = self._sky @ _SHARES

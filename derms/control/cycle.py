@@ -202,10 +202,7 @@ def _fitting(
         if not findings:
             return dispatch
         powers_w = np.array([batteries_w[steps.index(finding.step)] for finding in findings])
-        easier = eased(caps[ders], powers_w, findings)
-        if easier is None:
-            break
-        caps[ders] = easier
+        caps[ders] = eased(caps[ders], powers_w, findings)
     wrong.extend(finding.text for finding in findings)
     return None
 

@@ -37,7 +37,7 @@ WEEKDAY_SHAPE = (
     *(0.807, 0.772, 0.748, 0.728, 0.737, 0.764, 0.809, 0.871, 0.951, 0.993, 1.0, 0.995),
     *(0.988, 0.98, 0.98, 0.975, 0.962, 0.95, 0.937, 0.959, 0.964, 0.932, 0.888, 0.84),
 )
-"""Load by local hour, per unit of its maximum: LADWP, March to May 2023, mean weekday (EIA-930)."""
+"""Mean load of each local hour, per unit of its maximum: LADWP, March to May 2023, mean weekday (EIA-930)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +94,8 @@ def load_profile(times: Sequence[datetime], net_w: FloatArray, pv_rated_w: float
 def standard_profile(peak_w: float) -> FloatArray:
     """The standard weekday, scaled to a peak, shape (96,): what is used before there are records."""
     hours = (np.arange(QUARTERS) + 0.5) / 4.0
-    return peak_w * np.interp(hours, np.arange(25), (*WEEKDAY_SHAPE, WEEKDAY_SHAPE[0]))
+    shape: FloatArray = np.interp(hours, np.arange(24) + 0.5, WEEKDAY_SHAPE, period=24.0)
+    return peak_w * shape
 
 
 def forecast(
@@ -134,7 +135,8 @@ def forecast(
 
 def _at(profile_w: FloatArray, times: Sequence[datetime], zone: ZoneInfo) -> FloatArray:
     """The profile at given times, linear between the middles of its quarters, around midnight."""
-    return np.interp(quarter_of_day(times, zone), np.arange(QUARTERS) + 0.5, profile_w, period=QUARTERS)
+    values_w: FloatArray = np.interp(quarter_of_day(times, zone), np.arange(QUARTERS) + 0.5, profile_w, period=QUARTERS)
+    return values_w
 
 
 def _epoch_s(times: Sequence[datetime]) -> FloatArray:

@@ -138,8 +138,8 @@ def check_feeder(
     return findings
 
 
-def eased(caps: FloatArray, battery_w: FloatArray, findings: list[FeederFinding]) -> FloatArray | None:
-    """Smaller shares for the batteries that strain their own node; None when easing them cannot help.
+def eased(caps: FloatArray, battery_w: FloatArray, findings: list[FeederFinding]) -> FloatArray:
+    """Smaller shares for the batteries that strain their own node, or for all where it is not one of these.
 
     Parameters
     ----------
@@ -151,4 +151,4 @@ def eased(caps: FloatArray, battery_w: FloatArray, findings: list[FeederFinding]
     strained = np.zeros(caps.shape, dtype=np.bool_)
     for finding, power_w in zip(findings, battery_w, strict=True):
         strained |= (finding.low & (power_w < 0.0)) | (finding.high & (power_w > 0.0))
-    return np.where(strained, 0.5 * caps, caps) if strained.any() else None
+    return np.where(strained | ~strained.any(), 0.5 * caps, caps)

@@ -204,14 +204,13 @@ class Brain:
     def _available(self, snapshot: TelemetrySnapshot) -> BoolArray:
         """Devices that take commands and whose values are good, shape (n,)."""
         fleet = self._site.fleet
-        able: BoolArray = np.zeros(len(fleet), dtype=np.bool_)
+        able = snapshot.good("p_w") & (~fleet.is_battery | np.isfinite(snapshot.soc_frac))
         for row, device in enumerate(fleet.devices):
             identity = self._gateway.identity(row)
-            if identity is not None:
-                able[row] = identity.takes_setpoint if device.kind is DeviceKind.BATTERY else identity.takes_limit
-        known = ~fleet.is_battery | np.isfinite(snapshot.soc_frac)
-        available: BoolArray = able & snapshot.good("p_w") & known
-        return available
+            takes_setpoint = identity is not None and identity.takes_setpoint
+            takes_limit = identity is not None and identity.takes_limit
+            able[row] &= takes_setpoint if device.kind is DeviceKind.BATTERY else takes_limit
+        return able
 
     def _limited(self) -> BoolArray:
         if self.decision is None or self._site.mode is not Mode.AUTO:

@@ -5,7 +5,8 @@ In the file kW, kVA, kWh and percent; inside W, VA, Wh and 0..1.
 
 import ipaddress
 import re
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def read_fleet(path: Path, *, drivers: Collection[str], package: FeederPackage |
     _find_missing_columns(columns, {_kind(row) for row in rows}, report)
     if not rows:
         report.add("row 2", "there is no device", "add a row per device")
-    checker = _Checker(drivers, package)
+    checker = _Checker(drivers, package, Counter(row.cells.get("id", "") for row in rows))
     devices = []
     for row, (number, cells) in zip(rows, table.rows, strict=True):
         if len(cells) < len(columns) or any(cells[len(columns) :]):
@@ -133,8 +134,9 @@ def _is_host(host: str) -> bool:
 class _Checker:
     """The checks of rows, in file order: what stands in earlier rows may not stand in later ones."""
 
-    def __init__(self, drivers: Collection[str], package: FeederPackage | None) -> None:
+    def __init__(self, drivers: Collection[str], package: FeederPackage | None, uses: Mapping[str, int]) -> None:
         self._drivers = drivers
+        self._uses = uses
         self._package = package
         self._ids: dict[str, int] = {}
         self._endpoints: dict[Endpoint, int] = {}
@@ -204,18 +206,21 @@ class _Checker:
         return endpoint
 
     def _check_bus(self, row: _Row, kind: DeviceKind | None) -> None:
-        """The bus is in the circuit, and a DER where the feeder's manifest binds it."""
+        """The bus is in the circuit, and a DER where the feeder's manifest binds it.
+
+        Of rows that share an id nobody knows which one the manifest means.
+        """
         if self._package is None:
             return
         bus, name, feeder = row.text("bus"), row.text("id"), self._package.id
-        bound = self._bindings.get(name or "")
+        bound = self._bindings.get(name or "") if self._uses.get(name or "") == 1 else None
         home = self._site_bus.get(bound.site, "") if bound else ""
         if bus and bus.lower() not in self._package.buses:
             near = did_you_mean(bus, self._package.buses, f"use a bus of feeder {feeder}")
             row.wrong("bus", f"unknown bus '{bus}'", f"the manifest binds '{name}' to '{home}'" if bound else near)
         elif bus and bound and bus.lower() != home.lower():
             row.wrong("bus", f"'{name}' at bus '{bus}'", f"the manifest of feeder {feeder} binds it to '{home}'")
-        if name and kind in DER_KINDS and bound is None:
+        if name and kind in DER_KINDS and name not in self._bindings:
             right = did_you_mean(name, self._bindings, "use an id of the feeder's manifest")
             row.wrong("id", f"'{name}' is not a DER of feeder {feeder}", right)
         elif bound and kind in DER_KINDS and kind != bound.kind:

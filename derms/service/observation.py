@@ -67,7 +67,7 @@ class Observation:
             if 0 <= step < self._steps and np.isfinite(net_w):
                 sums[step] += net_w
                 counts[step] += 1.0
-        past_w = np.divide(sums, counts, out=np.full(self._steps, np.nan), where=counts > 0.0)
+        past_w: FloatArray = np.divide(sums, counts, out=np.full(self._steps, np.nan), where=counts > 0.0)
         value = otherwise_w
         for step in reversed(range(self._steps)):
             value = past_w[step] if np.isfinite(past_w[step]) else value

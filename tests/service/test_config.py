@@ -197,6 +197,13 @@ def test_one_bad_cell_never_hides_another(tmp_path: Path) -> None:
     assert sorted(places) == sorted(names.split())
 
 
+def test_an_id_given_twice_is_one_mistake_whichever_row_is_the_wrong_one(tmp_path: Path) -> None:
+    wrong_first = "pv02,pv,sunspec,10.0.0.8,502,1,site_pv03,50,,,,,"
+    right_second = "pv02,pv,sunspec,10.0.0.9,502,1,site_pv02,50,,,,,"
+    [(where, wrong, _)] = mistakes(tmp_path, rows=(wrong_first, right_second, SYSTEM))
+    assert (where, wrong) == ("row 3, column id", "'pv02' is already the id of row 2")
+
+
 def test_a_misspelt_column_is_one_mistake_and_its_cells_are_still_checked(tmp_path: Path) -> None:
     found = mistakes(tmp_path, header=HEADER.replace("p_rated_kw", "p_ratd_kw"), rows=(PV01.replace(",50,", ",-50,"),))
     assert [(where, right) for where, _, right in found[:2]] == [
