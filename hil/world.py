@@ -16,6 +16,7 @@ import numpy as np
 from derms.domain.arrays import BoolArray, FloatArray, IntArray
 from derms.domain.der import Device, DeviceKind, Endpoint, Fleet
 from derms.domain.grid import FeederPackage
+from derms.forecast.pv import ClearSky
 from derms.ports import Clock
 from hil import history, physics
 from hil.faces import RUNNING, SLEEPING, THROTTLED, V_NOMINAL_V, Measured, ModernFace, serial
@@ -26,7 +27,7 @@ from hil.plant import Plant, Solved
 from hil.server import DeviceServer
 from hil.tap import Plate, Tap
 from hil.truth import Truth
-from hil.weather import ClearSky, Clouds
+from hil.weather import Clouds
 
 PLACE_DEG = (34.05, -118.24)
 """Latitude and longitude of the feeder."""
@@ -93,7 +94,7 @@ class World:
         self.plant = Plant(package, of_plant)
         self._loads = Loads(self.plant.engine.nominal_load_w, dt_s=dt_s, rng=of_loads)
         self._clouds = Clouds(len(self.ratings), dt_s=dt_s, rng=of_clouds)
-        self._sky = ClearSky(PLACE_DEG)
+        self._sky = ClearSky(*PLACE_DEG)
         self._offset_s = local_offset_s(self.start)
         self._solve_and_publish(available_w=np.zeros(len(self.ratings)))
 
@@ -164,7 +165,8 @@ class World:
         Raises NotConverged when the feeder has no solution.
         """
         ratings = self.ratings
-        clear_pu = self._sky.pu(self.start.timestamp() + (self.truth.steps + 1) * self.dt_s)
+        next_s = np.array([self.start.timestamp() + (self.truth.steps + 1) * self.dt_s])
+        clear_pu = self._sky.pu(next_s)
         sun_w = clear_pu * self._clouds.step() * ratings.p_rated_w
         available_w = np.where(ratings.is_battery, 0.0, sun_w)
         self._count_down()

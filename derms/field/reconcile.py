@@ -34,7 +34,7 @@ from derms.domain.dispatch import (
 from derms.domain.quality import Quality
 from derms.domain.settings import DispatchSettings
 from derms.domain.telemetry import TelemetrySnapshot
-from derms.errors import DeviceRefused, FieldError, WriteForbidden
+from derms.errors import DeviceRefused, FieldError, JournalError, WriteForbidden
 from derms.field.journal import Journal
 from derms.field.poller import Poller, phase
 from derms.ports import Clock, DeviceDriver
@@ -166,9 +166,20 @@ class Reconciler:
         """Make the intents durable, then write them, all devices of the group side by side."""
         if not due:
             return
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(None, self.journal.commit)
+        try:
+            await asyncio.get_running_loop().run_in_executor(None, self.journal.commit)
+        except JournalError as error:
+            due = self._without_journal(due, error)
         await asyncio.gather(*(self._execute(pending) for pending in due))
+
+    def _without_journal(self, due: list[_Pending], error: JournalError) -> list[_Pending]:
+        """No new setpoint without its intent on disk; releases go out all the same."""
+        text = f"commands cannot be journalled, so none is sent: {error}"
+        self.on_event(Event(self.clock.utc(), Severity.ALARM, "gateway", "journal-failed", text))
+        for pending in due:
+            if pending.command.value_w is not None:
+                self._end(pending, Rejected("journal"))
+        return [pending for pending in due if pending.command.value_w is None]
 
     async def _execute(self, pending: _Pending) -> None:
         """Write one command and read it back; the effect is watched later."""
@@ -269,7 +280,6 @@ class Reconciler:
         for pending in list(self._pending.values()):
             self._end(pending, Superseded())
         self._pending.clear()
-        self.journal.commit()
 
 
 def _shown(value_w: float | None) -> str:

@@ -2,11 +2,14 @@
 
 Gross load (net load plus the PV behind it) repeats from day to day; PV does not. So both are forecast apart:
 
-    pv(t)    = nameplate * clear_sky(t) * k(t),           k(t) = k_typ + (k_now - k_typ) exp(-h / 2)
-    gross(t) = profile(t) * (1 + (r_now - 1) exp(-h / 6)),   r_now = measured / profile over the last hour
+    pv(t)    = nameplate * clear_sky(t) * k(t)
+    k(t)     = k_typ + (k_hour - k_typ) exp(-h / 2) + (k_now - k_hour) exp(-h / 0.2)
+    gross(t) = profile(t) * (1 + (r - 1) exp(-h / 6))
     net(t)   = gross(t) - pv(t)
 
-with h hours ahead, and the profile the mean of the recent days at the same local time.
+with h hours ahead, the profile the mean of the recent days at the same local time, k_now and k_hour the measured PV
+against clear sky over the last minutes and the last half hour, and r the measured against the profile's load over
+the last half hour: how cloudy the hour is lasts longer than the cloud that passes now.
 """
 
 from collections.abc import Sequence
@@ -18,7 +21,7 @@ import numpy as np
 
 from derms.domain.arrays import FloatArray
 from derms.domain.forecast import Forecast
-from derms.forecast.pv import clear_sky_pu
+from derms.forecast.pv import ClearSky
 
 QUARTER_S = 900.0
 QUARTERS = 96
@@ -27,8 +30,13 @@ CLOUD_TYPICAL = 0.88
 """Cloud index assumed where none has been seen: PV against clear sky, a fair day."""
 
 CLOUD_MEMORY_H = 2.0
+PASSING_CLOUD_MEMORY_H = 0.2
 LOAD_MEMORY_H = 6.0
-"""After this time a deviation seen now has faded to 1/e [h]."""
+"""After these times a deviation seen now has faded to 1/e [h]."""
+
+NOW_S = 200.0
+HOUR_S = 1800.0
+"""How far back `now` and `the hour` reach [s]."""
 
 SKY_MIN_PU = 0.08
 """Under this clear-sky power the ratio of measured to clear is noise."""
@@ -40,23 +48,23 @@ WEEKDAY_SHAPE = (
 """Mean load of each local hour, per unit of its maximum: LADWP, March to May 2023, mean weekday (EIA-930)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where the feeder lies."""
 
-    latitude: float
-    longitude: float
+    sky: ClearSky
     timezone: ZoneInfo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """Means of the last hour, as measured [W]."""
+    """Measurements of the last half hour, one entry each, shape (k,); NaN where unknown."""
 
-    gross_w: float
-    """Net load plus all DER injection; NaN when unknown."""
-    pv_frac: float
-    """PV that could be injected, per unit of nameplate; NaN when unknown."""
+    at: Sequence[datetime]
+    gross_w: FloatArray
+    """Net load plus all DER injection [W]."""
+    pv_frac: FloatArray
+    """PV that could be injected, per unit of nameplate."""
 
 
 def quarter_of_day(times: Sequence[datetime], zone: ZoneInfo) -> FloatArray:
@@ -80,7 +88,7 @@ def load_profile(times: Sequence[datetime], net_w: FloatArray, pv_rated_w: float
     if len(times) < QUARTERS:
         return None
     middles = [time - timedelta(seconds=QUARTER_S / 2) for time in times]
-    gross_w = net_w + pv_rated_w * CLOUD_TYPICAL * clear_sky_pu(_epoch_s(middles), place.latitude, place.longitude)
+    gross_w = net_w + pv_rated_w * CLOUD_TYPICAL * place.sky.pu(_epoch_s(middles))
     quarter = quarter_of_day(middles, place.timezone).astype(np.intp) % QUARTERS
     good = np.isfinite(gross_w)
     count = np.bincount(quarter[good], minlength=QUARTERS)
@@ -111,17 +119,16 @@ def forecast(
     """Forecast net load and PV over steps from now; see the module's text for the equations."""
     middles = [now + timedelta(seconds=(step + 0.5) * step_s) for step in range(steps)]
     ahead_h = (np.arange(steps) + 0.5) * step_s / 3600.0
-    sky_pu = clear_sky_pu(_epoch_s([now, *middles]), place.latitude, place.longitude)
-    cloud_now = CLOUD_TYPICAL
-    if np.isfinite(seen.pv_frac) and sky_pu[0] > SKY_MIN_PU:
-        cloud_now = float(np.clip(seen.pv_frac / sky_pu[0], 0.05, 1.1))
-    cloud = CLOUD_TYPICAL + (cloud_now - CLOUD_TYPICAL) * np.exp(-ahead_h / CLOUD_MEMORY_H)
-    pv_frac = np.clip(sky_pu[1:] * cloud, 0.0, 1.0)
-    expected_w = _at(profile_w, [now, *middles], place.timezone)
-    ratio = 1.0
-    if np.isfinite(seen.gross_w):
-        ratio = float(np.clip(seen.gross_w / expected_w[0], 0.5, 1.5))
-    gross_w = expected_w[1:] * (1.0 + (ratio - 1.0) * np.exp(-ahead_h / LOAD_MEMORY_H))
+    cloud_hour = _cloud_index(seen, place, now, HOUR_S, otherwise=CLOUD_TYPICAL)
+    cloud_now = _cloud_index(seen, place, now, NOW_S, otherwise=cloud_hour)
+    cloud = (
+        CLOUD_TYPICAL
+        + (cloud_hour - CLOUD_TYPICAL) * np.exp(-ahead_h / CLOUD_MEMORY_H)
+        + (cloud_now - cloud_hour) * np.exp(-ahead_h / PASSING_CLOUD_MEMORY_H)
+    )
+    pv_frac = np.clip(place.sky.pu(_epoch_s(middles)) * cloud, 0.0, 1.0)
+    ratio = _load_ratio(seen, profile_w, place)
+    gross_w = _at(profile_w, middles, place.timezone) * (1.0 + (ratio - 1.0) * np.exp(-ahead_h / LOAD_MEMORY_H))
     return Forecast(
         made_at=now,
         start=now,
@@ -129,8 +136,28 @@ def forecast(
         net_load_w=gross_w - pv_rated_w * pv_frac,
         pv_w=pv_rated_w * pv_frac,
         pv_frac=pv_frac,
-        method=f"recent days, load x {ratio:.3f} now; clear sky x {cloud_now:.2f} now",
+        method=f"recent days, load x {ratio:.3f} now; clear sky x {cloud_now:.2f} now, x {cloud_hour:.2f} this hour",
     )
+
+
+def _cloud_index(seen: Seen, place: Place, now: datetime, window_s: float, *, otherwise: float) -> float:
+    """Measured PV against clear sky over a window before now; `otherwise` where there is too little of either."""
+    known = np.isfinite(seen.pv_frac) & (_epoch_s(seen.at) >= now.timestamp() - window_s)
+    if not known.any():
+        return otherwise
+    sky_pu = place.sky.pu(_epoch_s(seen.at)[known])
+    if sky_pu.mean() < SKY_MIN_PU:
+        return otherwise
+    return float(np.clip(seen.pv_frac[known].sum() / sky_pu.sum(), 0.05, 1.1))
+
+
+def _load_ratio(seen: Seen, profile_w: FloatArray, place: Place) -> float:
+    """Measured gross load against the profile; 1 where nothing was measured."""
+    known = np.isfinite(seen.gross_w)
+    if not known.any():
+        return 1.0
+    expected_w = _at(profile_w, seen.at, place.timezone)[known]
+    return float(np.clip(seen.gross_w[known].sum() / expected_w.sum(), 0.5, 1.5))
 
 
 def _at(profile_w: FloatArray, times: Sequence[datetime], zone: ZoneInfo) -> FloatArray:

@@ -84,20 +84,29 @@ def estimate(
 
 
 def look_ahead(
-    engine: FeederEngine, state: GridState, der_w: FloatArray, der_var: FloatArray, load_factor: float
+    engine: FeederEngine,
+    state: GridState,
+    der_w: FloatArray,
+    der_var: FloatArray,
+    load_factor: float,
+    *,
+    regulators_act: bool = True,
 ) -> PowerFlow:
     """Solve a plan's DER powers [W, var, + = injection], shape (ders,), with the state's loads times a factor.
 
-    The regulators act from where they stand and are put back afterwards, so that one look does not bend the next.
+    The regulators act from where they stand, or hold still, and are put back afterwards, so that one look does not
+    bend the next. Hold them to compare two plans: a tap that one of them happens to trip would hide the difference.
     Raises GridError for powers that are not finite, NotConverged without a solution.
     """
     taps = engine.taps()
     engine.set_loads(state.load_w * load_factor, state.load_var * load_factor)
     engine.set_der(der_w, der_var)
+    engine.freeze_controls(not regulators_act)
     try:
         return engine.solve()
     finally:
         engine.set_taps(taps)
+        engine.freeze_controls(False)
 
 
 def _quality(*, head_known: bool, trusted: bool) -> Quality:

@@ -20,9 +20,9 @@ from derms.service.gateway import Gateway
 from derms.service.scada import MeterScada
 from derms.service.supervisor import Supervisor
 
-FIRST_ESTIMATE_S = 15.0
+FIRST_ESTIMATE, FIRST_PLAN, FIRST_RECORD = (timedelta(seconds=seconds) for seconds in (15.0, 20.0, 25.0))
 """After the start: the first poll of every device is in by then."""
-FIRST_PLAN_S = 20.0
+RECORD_EVERY_S = 60.0
 
 Runner = Callable[[tuple[Job, ...]], Awaitable[None]]
 
@@ -83,13 +83,11 @@ class Service:
     def jobs(self) -> tuple[Job, ...]:
         """The cadence table of this site."""
         start = self._clock.utc()
+        site, brain = self.site, self.brain
         table = (
-            Job(
-                "estimate",
-                every(self.site.estimate.every_s, first=start + timedelta(seconds=FIRST_ESTIMATE_S)),
-                self.brain.estimate,
-            ),
-            Job("plan", every(self.site.plan.every_s, first=start + timedelta(seconds=FIRST_PLAN_S)), self.brain.plan),
+            Job("estimate", every(site.estimate.every_s, first=start + FIRST_ESTIMATE), brain.estimate),
+            Job("plan", every(site.plan.every_s, first=start + FIRST_PLAN), brain.plan),
+            Job("record", every(RECORD_EVERY_S, first=start + FIRST_RECORD), brain.record),
         )
         return tuple(self.supervisor.guarded(job) for job in table)
 

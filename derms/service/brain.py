@@ -6,6 +6,7 @@ It may hang or die: devices do not notice within the dispatch's validity.
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
+from datetime import datetime
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -22,6 +23,7 @@ from derms.domain.plan import PlanSource
 from derms.domain.quality import Quality
 from derms.domain.telemetry import Identity, TelemetrySnapshot
 from derms.forecast.netload import QUARTER_S, Place, forecast, load_profile, standard_profile
+from derms.forecast.pv import ClearSky
 from derms.grid.engine import FeederEngine
 from derms.grid.estimate import estimate, look_ahead
 from derms.historian.store import Store
@@ -73,7 +75,7 @@ class Brain:
         self._executor = executor
         self._limits = limits
         self._on_event = on_event
-        self._place = Place(latitude=site.latitude, longitude=site.longitude, timezone=site.timezone)
+        self._place = Place(ClearSky(site.latitude, site.longitude), site.timezone)
         fleet, package = site.fleet, site.package
         self._der_rows = tuple(fleet.index[der.id] for der in package.ders if der.id in fleet.index)
         self._engine_rows = np.array([row for row, der in enumerate(package.ders) if der.id in fleet.index], np.intp)
@@ -90,6 +92,7 @@ class Brain:
         self._grid: GridState | None = None
         self._quality = np.full(len(fleet), Quality.MISSING, dtype=np.uint8)
         self._source = PlanSource.OPTIMIZER
+        self._waiting = False
         self.decision: Decision | None = None
         self.net_load_w = np.nan
         self.plans = 0
@@ -119,17 +122,15 @@ class Brain:
 
         self._grid = await self._run(solve)
         self._store.samples(snapshot)
-        await self._run(self._store.flush)
 
     async def plan(self) -> None:
         """Job: forecast, decide, hand over, record."""
         now, now_s = self._clock.utc(), self._clock.monotonic_s()
         snapshot = self._gateway.snapshot()
-        if not np.isfinite(self.net_load_w) or self._grid is None:
-            text = "no plan yet: system net load or feeder state is not known"
-            self._on_event(Event(now, Severity.WARNING, "brain", "plan-waits", text))
-            return
         state = self._grid
+        if not np.isfinite(self._memory.seen(now).gross_w).any() or state is None:
+            self._note_waiting(now)
+            return
         given = CycleInput(
             fleet=self._site.fleet,
             available=self._available(snapshot),
@@ -156,6 +157,7 @@ class Brain:
             )
 
         decision = await self._run(work)
+        self._waiting = False
         self._control = decision.state
         self.decision = decision
         self.plans += 1
@@ -163,7 +165,19 @@ class Brain:
         self._note_source(decision)
         if self._site.mode is Mode.AUTO:
             self._gateway.adopt(decision.dispatch)
-        self._store.decision(decision.plan, snapshot=snapshot, forecast=given.forecast, load_scale=state.load_scale)
+        self._store.decision(
+            decision.plan,
+            snapshot=snapshot,
+            forecast=given.forecast,
+            available=given.available,
+            past_net_w=given.past_net_w,
+            load_w=state.load_w,
+            load_var=state.load_var,
+            rejected=list(decision.rejected),
+        )
+
+    async def record(self) -> None:
+        """Job: write what has gathered to the historian."""
         await self._run(self._store.flush)
 
     async def _run(self, work: Callable[[], T]) -> T:
@@ -177,7 +191,7 @@ class Brain:
         engine = self._engine
         every_w = np.zeros(len(self._site.package.ders))
         every_w[self._engine_rows] = der_w
-        flow = look_ahead(engine, state, every_w, np.zeros_like(every_w), factor)
+        flow = look_ahead(engine, state, every_w, np.zeros_like(every_w), factor, regulators_act=False)
         low_pu, high_pu = engine.v_min_pu - flow.v_pu, flow.v_pu - engine.v_max_pu
         nodes = engine.der_node[self._engine_rows]
         return LookAhead(
@@ -204,7 +218,7 @@ class Brain:
     def _available(self, snapshot: TelemetrySnapshot) -> BoolArray:
         """Devices that take commands and whose values are good, shape (n,)."""
         fleet = self._site.fleet
-        able = snapshot.good("p_w") & (~fleet.is_battery | np.isfinite(snapshot.soc_frac))
+        able: BoolArray = np.logical_and(snapshot.good("p_w"), ~fleet.is_battery | np.isfinite(snapshot.soc_frac))
         for row, device in enumerate(fleet.devices):
             identity = self._gateway.identity(row)
             takes_setpoint = identity is not None and identity.takes_setpoint
@@ -215,7 +229,8 @@ class Brain:
     def _limited(self) -> BoolArray:
         if self.decision is None or self._site.mode is not Mode.AUTO:
             return np.zeros(len(self._site.fleet), dtype=np.bool_)
-        limited: BoolArray = np.isfinite(self.decision.dispatch.p_limit_w[:, :2]).any(axis=1)
+        first, second = np.isfinite(self.decision.dispatch.p_limit_w[:, :2]).T
+        limited: BoolArray = np.logical_or(first, second)
         return limited
 
     def _der_powers(self, snapshot: TelemetrySnapshot) -> tuple[FloatArray, FloatArray]:
@@ -247,6 +262,12 @@ class Brain:
                 text = f"{device_id}: its values move again"
                 self._on_event(Event(snapshot.at, Severity.INFO, device_id, "values-good", text))
         self._quality = snapshot.quality.copy()
+
+    def _note_waiting(self, now: datetime) -> None:
+        if not self._waiting:
+            text = "no plan: system net load or the feeder's state has not been known for half an hour"
+            self._on_event(Event(now, Severity.ALARM, "brain", "plan-waits", text))
+        self._waiting = True
 
     def _note_source(self, decision: Decision) -> None:
         source = decision.plan.source

@@ -50,6 +50,9 @@ class Gateway:
 
     def _close_unfinished(self, clock: Clock, on_event: Callable[[Event], None]) -> None:
         """Commands that a stopped service left without an outcome: devices get fresh absolute ones, so just say so."""
+        if self._journal.truncated_bytes:
+            text = f"the command journal ended in {self._journal.truncated_bytes} bytes that were not whole: cut off"
+            on_event(Event(clock.utc(), Severity.WARNING, "gateway", "journal-truncated", text))
         unfinished = tuple(self._journal.unfinished)
         for seq in unfinished:
             why = "the service stopped before the outcome was known"

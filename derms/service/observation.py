@@ -12,10 +12,7 @@ import numpy as np
 from derms.domain.arrays import BoolArray, FloatArray
 from derms.domain.der import Fleet
 from derms.domain.telemetry import TelemetrySnapshot
-from derms.forecast.netload import Seen
-
-SEEN_S = 1800.0
-"""How far back `now` reaches when load and sky are compared with the forecast [s]."""
+from derms.forecast.netload import HOUR_S, Seen
 
 
 class Observation:
@@ -51,9 +48,13 @@ class Observation:
             self._entries.popleft()
 
     def seen(self, now: datetime) -> Seen:
-        """Means of the last half hour; NaN where nothing was measured."""
-        recent = [entry for entry in self._entries if (now - entry[0]).total_seconds() <= SEEN_S]
-        return Seen(gross_w=_mean([entry[2] for entry in recent]), pv_frac=_mean([entry[3] for entry in recent]))
+        """What was measured in the last half hour."""
+        recent = [entry for entry in self._entries if (now - entry[0]).total_seconds() <= HOUR_S]
+        return Seen(
+            at=[entry[0] for entry in recent],
+            gross_w=np.array([entry[2] for entry in recent]),
+            pv_frac=np.array([entry[3] for entry in recent]),
+        )
 
     def past_net_w(self, now: datetime, otherwise_w: float) -> FloatArray:
         """Means of net load over the last steps, oldest first, shape (steps,).
@@ -73,8 +74,3 @@ class Observation:
             value = past_w[step] if np.isfinite(past_w[step]) else value
             past_w[step] = value
         return past_w
-
-
-def _mean(values: list[float]) -> float:
-    known = [value for value in values if np.isfinite(value)]
-    return sum(known) / len(known) if known else np.nan

@@ -5,8 +5,9 @@ from datetime import datetime, timedelta
 import numpy as np
 
 from derms.domain.arrays import FloatArray
+from derms.forecast.netload import WEEKDAY_SHAPE
 from hil.history import net_load
-from hil.load import HOURLY_PU, Loads, local_offset_s, shape_pu
+from hil.load import Loads, local_offset_s, shape_pu
 from hil.weather import Clouds
 
 DT_S = 5.0
@@ -39,7 +40,7 @@ def test_clouds_last_for_minutes_and_reach_every_plant_at_its_own_time() -> None
 
 def test_load_follows_the_hours_of_a_spring_weekday(midnight: datetime) -> None:
     hours_s = midnight.timestamp() + 3600.0 * (np.arange(24, dtype=np.float64) + 0.5)
-    np.testing.assert_allclose(shape_pu(hours_s, local_offset_s(midnight)), np.array(HOURLY_PU))
+    np.testing.assert_allclose(shape_pu(hours_s, local_offset_s(midnight)), np.array(WEEKDAY_SHAPE))
 
 
 def test_loads_differ_from_the_model_one_by_one_and_agree_in_total() -> None:

@@ -30,14 +30,10 @@ def test_shares_stay_within_power_and_energy_and_meet_the_total_where_possible(
 
 
 def test_the_fuller_battery_discharges_first() -> None:
-    share_w = disaggregate(
-        10e3, np.array([10e3, 10e3]), np.array([40e3, 10e3]), np.array([0.0, 30e3]), dt_h=0.25
-    )
+    share_w = disaggregate(10e3, np.array([10e3, 10e3]), np.array([40e3, 10e3]), np.array([0.0, 30e3]), dt_h=0.25)
     np.testing.assert_allclose(share_w, [10e3, 0.0], atol=1e-6)
 
 
 def test_the_emptier_battery_charges_first() -> None:
-    share_w = disaggregate(
-        -10e3, np.array([10e3, 10e3]), np.array([40e3, 10e3]), np.array([0.0, 30e3]), dt_h=0.25
-    )
+    share_w = disaggregate(-10e3, np.array([10e3, 10e3]), np.array([40e3, 10e3]), np.array([0.0, 30e3]), dt_h=0.25)
     np.testing.assert_allclose(share_w, [0.0, -10e3], atol=1e-6)

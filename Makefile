@@ -1,0 +1,58 @@
+# Everything a developer does. The first of demo, test, check or bench sets up .venv by itself.
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+OK := .venv/.ok
+PIP := $(PYTHON) -m pip --python $(BIN)/python
+COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench docs lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+
+demo: $(OK) ## a simulated day under control, over real Modbus TCP; ARGS="--fast --hours 24 --headless"
+	@$(BIN)/derms demo $(ARGS)
+
+test: $(OK) ## all tests; ARGS="-k guard"
+	@$(BIN)/pytest -n 2 $(ARGS)
+
+check: $(OK) ## format, lint, types, layers and the fast tests
+	@echo "== ruff format" && $(BIN)/ruff format --check .
+	@echo "== ruff check" && $(BIN)/ruff check .
+	@echo "== mypy" && $(BIN)/mypy
+	@echo "== lint-imports" && $(BIN)/lint-imports
+	@echo "== pytest" && $(BIN)/pytest -n 2 -m "not slow" $(ARGS)
+
+bench: $(OK) ## a benchmark: NAME=poll, plan or day; its last line is one JSON object
+	@test -f "tests/bench/$(NAME).py" || { echo "give NAME, one of:" $(basename $(notdir $(wildcard tests/bench/*.py))); exit 2; }
+	@$(BIN)/python tests/bench/$(NAME).py $(ARGS)
+
+docs: $(OK) ## docs/site-file.md from the settings in the code
+	@$(BIN)/python docs/site_file.py > docs/site-file.md.new && mv docs/site-file.md.new docs/site-file.md
+
+lock: $(OK) ## both lock files; ARGS=--upgrade takes newer versions
+	$(COMPILE) $(ARGS) -o requirements.lock
+	$(COMPILE) $(ARGS) --extra dev -o requirements-dev.lock
+
+clean: ## remove .venv, caches and what runs left
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist runs
+	find derms drivers feeders hil tests -name __pycache__ -prune -exec rm -rf {} +
+
+# Only the hashed lock is ever installed. uv does it fast; pip, which also knows pip's own settings, does it when uv
+# cannot be had or cannot reach the package index. The project itself follows with the build backend of the lock.
+$(OK): requirements-dev.lock pyproject.toml
+	@echo "== setting up .venv (once, and after changes of the lock file)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: PYTHON=...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv --without-pip .venv
+	@awk '/^[a-z]/ { file = /^uv==/ ? "uv" : "packages" } file { print > (".venv/" file ".lock") }' requirements-dev.lock
+	@echo "== installing the packages of requirements-dev.lock, some 800 MB"
+	@$(PIP) install --require-hashes -r .venv/uv.lock \
+		&& $(BIN)/uv pip install --system-certs --python $(BIN)/python --require-hashes -r .venv/packages.lock \
+		|| { echo "== uv could not do it; pip does, which takes longer" \
+		&& $(PIP) install --require-hashes -r .venv/packages.lock; }
+	@echo "== installing this project"
+	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
