@@ -85,7 +85,7 @@ GUARDS: tuple[tuple[str, Guard], ...] = (
     ("nameplate", nameplate_guard),
     ("state of charge", soc_guard),
 )
-"""In order; the first that moves a value gives the clamp its name."""
+"""In order; the first that moves a value gives the clamp its name, the one that leaves nothing the refusal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +108,10 @@ def guard(wanted_w: FloatArray, given: GuardInput) -> Guarded:
     by = np.full(len(given.fleet), "", dtype=object)
     wanted = np.isfinite(wanted_w)
     for name, narrow in GUARDS:
+        nothing_before = bounds.empty
         bounds = narrow(bounds, given)
         clipped_w = np.where(bounds.empty, np.nan, np.clip(wanted_w, bounds.low_w, bounds.high_w))
-        changed = wanted & (by == "") & ~(clipped_w == wanted_w)
-        by[changed] = name
+        moved = (by == "") & ~(clipped_w == wanted_w)
+        by[wanted & (moved | (bounds.empty & ~nothing_before))] = name
         value_w = np.where(wanted, clipped_w, np.nan)
     return Guarded(value_w, tuple(by))

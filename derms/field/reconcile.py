@@ -22,6 +22,7 @@ from derms.domain.dispatch import (
     Command,
     CommandRecord,
     Dispatch,
+    Expired,
     Failed,
     Held,
     NotFollowing,
@@ -98,11 +99,16 @@ class Reconciler:
         self._expired = False
 
     async def run(self) -> None:
-        """A turn per group until cancelled."""
+        """A turn per group until cancelled; a turn that has begun ends, so that every command has its outcome."""
         due_s = self.clock.monotonic_s()
         while True:
             await asyncio.sleep(max(0.0, due_s - self.clock.monotonic_s()))
-            await self.turn()
+            turn = asyncio.ensure_future(self.turn())
+            try:
+                await asyncio.shield(turn)
+            except asyncio.CancelledError:
+                await turn
+                raise
             due_s = max(due_s + self.settings.group_s, self.clock.monotonic_s())
 
     async def turn(self) -> None:
@@ -137,7 +143,8 @@ class Reconciler:
                     due.append(
                         self._intend(row, quantity, wanted_w[row], guarded.value_w[row], guarded.by[row], dispatch)
                     )
-                elif (row, quantity) in self._held:
+                elif (row, quantity) in self._held and snapshot.quality[row] == Quality.GOOD:
+                    # One that does not answer is left to its own reversion timer until it is back.
                     due.append(self._intend(row, quantity, np.nan, None, "", dispatch))
         return due
 
@@ -270,7 +277,10 @@ class Reconciler:
             )
         )
         if not isinstance(outcome, GOOD_OUTCOMES):
-            text = f"{device_id}: {command.quantity} {_shown(command.value_w)}: {outcome}"
+            what = (
+                "release" if command.value_w is None else f"{_WORDS[command.quantity]} {pending.wanted_w / 1e3:.2f} kW"
+            )
+            text = f"{device_id}: {what}: {_sentence(outcome)}"
             self.on_event(Event(now, Severity.ALARM, device_id, f"command-{name.lower()}", text))
 
     async def hand_back(self) -> None:
@@ -282,5 +292,19 @@ class Reconciler:
         self._pending.clear()
 
 
-def _shown(value_w: float | None) -> str:
-    return "release" if value_w is None else f"{value_w / 1e3:.2f} kW"
+_WORDS = {Quantity.P_SET: "setpoint of", Quantity.P_LIMIT: "limit of"}
+
+
+def _sentence(outcome: Outcome) -> str:
+    """What became of a command that did not end well."""
+    match outcome:
+        case NotFollowing(effect_w):
+            return f"written and read back, but the device gives {effect_w / 1e3:.2f} kW"
+        case Rejected(by):
+            return f"refused by {by}"
+        case Failed(why) | Unknown(why):
+            return f"{type(outcome).__name__.lower()}: {why}"
+        case Expired():
+            return "expired before it could be written"
+        case _:
+            return type(outcome).__name__.lower()

@@ -16,7 +16,7 @@ AZIMUTH_DEG = 180.0
 LOSS_FRAC = 0.14
 """Between irradiance and AC power: soiling, temperature, wiring, inverter."""
 IRRADIANCE_STC_W_PER_M2 = 1000.0
-DAY_S, MINUTE_S = 86400.0, 60.0
+DAY_S, HOUR_S, MINUTE_S = 86400.0, 3600.0, 60.0
 
 
 def clear_sky_pu(times_s: FloatArray, latitude_deg: float, longitude_deg: float) -> FloatArray:
@@ -69,7 +69,7 @@ class ClearSky:
         """Per unit of nameplate at moments [s since 1970-01-01 UTC], shape (n,), n >= 1; see `clear_sky_pu`."""
         first_s, last_s = float(times_s.min()), float(times_s.max())
         if not (self._minutes_s[0] <= first_s and last_s <= self._minutes_s[-1]):
-            self._minutes_s = np.arange(first_s, last_s + DAY_S, MINUTE_S)
+            self._minutes_s = np.arange(first_s - HOUR_S, last_s + DAY_S, MINUTE_S)
             self._pu = clear_sky_pu(self._minutes_s, *self._place_deg)
         power_pu: FloatArray = np.interp(times_s, self._minutes_s, self._pu)
         return power_pu
