@@ -4,8 +4,8 @@ ARGS ?=
 BIN := .venv/bin
 OK := .venv/.ok
 PIP := $(PYTHON) -m pip --python $(BIN)/python
-COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --system-certs --universal --python-version 3.11 \
+	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check bench docs lock clean
@@ -17,14 +17,14 @@ demo: $(OK) ## a simulated day under control, over real Modbus TCP; ARGS="--fast
 	@$(BIN)/derms demo $(ARGS)
 
 test: $(OK) ## all tests; ARGS="-k guard"
-	@$(BIN)/pytest -n 2 $(ARGS)
+	@$(BIN)/pytest $(ARGS)
 
 check: $(OK) ## format, lint, types, layers and the fast tests
 	@echo "== ruff format" && $(BIN)/ruff format --check .
 	@echo "== ruff check" && $(BIN)/ruff check .
 	@echo "== mypy" && $(BIN)/mypy
-	@echo "== lint-imports" && $(BIN)/lint-imports
-	@echo "== pytest" && $(BIN)/pytest -n 2 -m "not slow" $(ARGS)
+	@echo "== lint-imports" && $(BIN)/lint-imports --no-logo
+	@echo "== pytest" && $(BIN)/pytest -m "not slow" $(ARGS)
 
 bench: $(OK) ## a benchmark: NAME=poll, plan or day; its last line is one JSON object
 	@test -f "tests/bench/$(NAME).py" || { echo "give NAME, one of:" $(basename $(notdir $(wildcard tests/bench/*.py))); exit 2; }

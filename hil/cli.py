@@ -2,34 +2,44 @@
 
 import argparse
 import asyncio
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from derms.domain.grid import FeederPackage
 from derms.service.clock import SystemClock
 from feeders.catalog import load
+from hil.arguments import number, whole
 from hil.files import write_fleet, write_history, write_site
 from hil.load import TIMEZONE
 from hil.world import PLACE_DEG, World
 
 FEEDER = "ieee123"
+PORTS = 65536
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    """Entry point; returns the exit status: 0 fine, 1 failed, 2 wrong input."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    package = load(FEEDER)
+    count = len(package.ders) + len(package.meters)
+    if options.port + count > PORTS:
+        parser.error(f"argument --port: {count} devices need as many: give at most {PORTS - count}, or 0 for any")
     try:
-        asyncio.run(_fleet(options))
+        asyncio.run(_fleet(package, options))
     except KeyboardInterrupt:
         print("stopped")
     except OSError as error:
-        print(f"cannot listen on {options.host}, ports from {options.port}: {error}")
+        what = f"write {error.filename}" if error.filename else f"listen on {options.host}, ports from {options.port}"
+        print(f"derms-hil: cannot {what}: {error.strerror}", file=sys.stderr)
         return 1
     return 0
 
 
-async def _fleet(options: argparse.Namespace) -> None:
+async def _fleet(package: FeederPackage, options: argparse.Namespace) -> None:
     clock = SystemClock(asyncio.get_running_loop())
-    world = World(load(FEEDER), seed=options.seed, start=clock.utc(), dt_s=options.dt)
+    world = World(package, seed=options.seed, start=clock.utc(), dt_s=options.dt)
     ports = await world.serve(options.host, options.port)
     try:
         site = write_files(world, options.host, ports, options.out)
@@ -69,9 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
     fleet = commands.add_parser("fleet", help="run the simulated fleet until Ctrl-C")
     fleet.add_argument("--host", default="127.0.0.1")
-    fleet.add_argument("--port", type=int, default=15020, help="of the first device; the others follow")
-    fleet.add_argument("--seed", type=int, default=1)
-    fleet.add_argument("--hours", type=float, default=0.0, help="stop after this time; 0 runs until Ctrl-C")
-    fleet.add_argument("--dt", type=float, default=1.0, metavar="S", help="length of a physics step")
+    fleet.add_argument("--port", type=whole(0, PORTS - 1), default=15020, help="of the first device; the others follow")
+    fleet.add_argument("--seed", type=whole(0, 2**32), default=1)
+    fleet.add_argument("--hours", type=number(0.0, 1e6), default=0.0, help="stop after this time; 0 runs until Ctrl-C")
+    fleet.add_argument("--dt", type=number(0.1, 60.0), default=1.0, metavar="S", help="length of a physics step")
     fleet.add_argument("--out", type=Path, default=Path("hil-site"), metavar="DIR", help="for the files")
     return parser

@@ -10,31 +10,35 @@ import json
 import multiprocessing
 import random
 import shutil
+import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from datetime import datetime
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from derms.domain.alarm import Event
-from derms.domain.arrays import FloatArray
+from derms.domain.alarm import Event, Severity
+from derms.domain.quality import Quality
+from derms.errors import DermsError
 from derms.optimize.horizon import SolverLimits
 from derms.service import plugins
 from derms.service.app import Service, Surroundings
 from derms.service.cadence import run_on_clock
-from derms.service.cli import show, status_line
+from derms.service.cli import FAILED, OK, WRONG_INPUT, show, status_line
 from derms.service.clock import LoopClock
 from derms.service.config import load_site
 from derms.service.paced import PacedLoop
 from derms.service.simulated import SimulatedLoop, run_simulated
+from hil.arguments import number, whole
 from hil.cli import write_files
-from hil.faults import FaultPlan, apply_faults, parse_fault
+from hil.faults import FaultPlan, apply_faults, find_mistake, parse_fault
 from hil.report import write_report
-from hil.tap import Violation
+from hil.summary import Run, summarize, words
 from hil.truth import Truth
 from hil.world import World
 
@@ -42,9 +46,9 @@ FEEDER = "ieee123"
 DAY = (2026, 4, 15)
 """A spring weekday."""
 ZONE = ZoneInfo("America/Los_Angeles")
-QUARTER_S = 900.0
-RAMP_STEPS = 12
-"""Quarter hours over which the three-hour ramp is taken."""
+MINUTE_S = 60.0
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,79 +66,107 @@ class Options:
     faults: tuple[FaultPlan, ...]
 
 
-@dataclass(slots=True)
-class Run:
-    """What a managed day leaves behind."""
-
-    service: Service
-    truth: Truth
-    tap_violations: list[Violation]
-    trace_hash: str | None
-    planned_w: list[tuple[float, float]] = field(default_factory=list)
-    """Hours since the start, and the net load that the plan expected next [W]."""
-
-
 def main(argv: Sequence[str]) -> int:
-    """Run the demo; returns the exit status."""
+    """Run the demo; returns the exit status: 0 fine, 1 failed, 2 wrong input, 130 no report after Ctrl-C."""
     options = parse(argv)
+    try:
+        options.report.mkdir(parents=True, exist_ok=True)
+        if options.json is not None:
+            options.json.open("a").close()
+        return _run(options)
+    except OSError as error:
+        print(f"derms demo: {error.filename or 'system'}: {error.strerror}", file=sys.stderr)
+        return WRONG_INPUT
+    except DermsError as error:
+        print(f"derms demo: stopped: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _run(options: Options) -> int:
+    """Both days, the report and the summary."""
     began_s = time.monotonic()
+    print(f"derms demo: {options.hours:g} h from {options.start:%A %H:%M}, seed {options.seed}", flush=True)
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        bare = pool.submit(unmanaged_day, options.seed, options.start, options.hours)
-        print(f"derms demo: {options.hours:g} h from {options.start:%A %H:%M}, seed {options.seed}", flush=True)
+        with _on_ctrl_c(signal.SIG_IGN):  # which the process inherits: Ctrl-C is for this one alone
+            bare = pool.submit(unmanaged_day, options.seed, options.start, options.hours)
         managed = managed_day(options)
         print("comparing with the same day without control ...", flush=True)
-        without = bare.result()
-    summary = summarize(managed, without, options, wall_s=time.monotonic() - began_s)
+        without = bare.result().first(managed.truth.steps)
+    summary = summarize(managed, without, seed=options.seed, wall_s=time.monotonic() - began_s)
     path = write_report(options.report, managed, without, summary, start=options.start)
-    _print_summary(summary)
-    print(f"report: {path}")
+    print(f"\n{words(summary)}\n\nreport: {path}")
     text = json.dumps(summary)
     if options.json is not None:
         options.json.write_text(text + "\n", encoding="utf8")
     print(text)
-    return 0
+    return OK
 
 
 def parse(argv: Sequence[str]) -> Options:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(prog="derms demo", description=__doc__.split("\n", 1)[0] if __doc__ else None)
-    parser.add_argument("--hours", type=float, default=24.0, help="simulated hours (default 24)")
-    parser.add_argument("--speed", type=float, default=60.0, help="simulated seconds per real second (default 60)")
-    parser.add_argument("--fast", action="store_true", help="virtual time and an in-memory network")
-    parser.add_argument("--headless", action="store_true", help="a line per simulated half hour, no live line")
-    parser.add_argument("--seed", type=int, default=1, help="fixes weather, customers and noise (default 1)")
-    parser.add_argument(
-        "--start", metavar="HH:MM", help="local time (default 00:00; 16:00 when --hours is less than a day)"
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the summary there")
-    parser.add_argument("--report", type=Path, default=Path("runs/demo"), metavar="DIR", help="report and records")
-    parser.add_argument(
-        "--fault",
-        action="append",
-        default=[],
-        type=parse_fault,
-        metavar="DEVICE=KIND@S+S",
-        help="let a device fail: kind stop, refuse, garbage, hang or freeze, after so many s, for so many s",
-    )
+    """Read the command line; ends the program with a sentence when it cannot be followed."""
+    parser = _parser()
     given = parser.parse_args(list(argv))
-    if not 0.05 <= given.hours <= 168.0 or not 0.1 <= given.speed <= 10_000.0:
-        parser.error("--hours must be from 0.05 to 168, --speed from 0.1 to 10000")
     clock = given.start or ("00:00" if given.hours >= 24.0 else "16:00")
     try:
         at = datetime.strptime(clock, "%H:%M").time()  # noqa: DTZ007 - a time of day
     except ValueError:
-        parser.error(f"--start {clock}: give a local time such as 16:00")
+        parser.error(f"argument --start: '{clock}': give a local time such as 16:00")
+    if given.fault:
+        package = plugins.feeder_source()(FEEDER)
+        devices = [der.id for der in package.ders] + [meter.id for meter in package.meters]
+        if mistake := find_mistake(given.fault, devices, given.hours * 3600.0):
+            parser.error(f"argument --fault: {mistake}")
     return Options(
         hours=given.hours,
         speed=given.speed,
         fast=given.fast,
-        headless=given.headless,
+        headless=given.headless or not sys.stdout.isatty(),
         seed=given.seed,
         start=datetime(*DAY, at.hour, at.minute, tzinfo=ZONE),
         json=given.json,
         report=given.report,
         faults=tuple(given.fault),
     )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="derms demo",
+        description="A simulated feeder and the control room on it. Ctrl-C ends it early, with the report of what was.",
+    )
+    parser.add_argument(
+        "--hours", type=number(0.05, 168.0), default=24.0, metavar="H", help="simulated hours (default 24)"
+    )
+    parser.add_argument(
+        "--speed",
+        type=number(0.1, 10_000.0),
+        default=60.0,
+        metavar="X",
+        help="simulated seconds per real second, at most (default 60)",
+    )
+    parser.add_argument("--fast", action="store_true", help="virtual time and an in-memory network")
+    parser.add_argument("--headless", action="store_true", help="lines of progress instead of a live line")
+    parser.add_argument(
+        "--seed", type=whole(0, 2**32), default=1, metavar="N", help="fixes weather, customers and noise (default 1)"
+    )
+    parser.add_argument(
+        "--start", metavar="HH:MM", help="local time (default 00:00; 16:00 when --hours is less than a day)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the summary there")
+    parser.add_argument(
+        "--report", type=Path, default=Path("runs/demo"), metavar="DIR", help="report and records (default runs/demo)"
+    )
+    parser.add_argument(
+        "--fault",
+        action="append",
+        default=[],
+        type=parse_fault,
+        metavar="DEVICE=KIND@START+LENGTH",
+        help="let a device fail after START s for LENGTH s: stop, refuse, garbage, hang or freeze; may be repeated",
+    )
+    return parser
 
 
 def unmanaged_day(seed: int, start: datetime, hours: float) -> Truth:
@@ -181,112 +213,95 @@ async def day(options: Options, *, executor: Executor | None, limits: SolverLimi
     service = Service(site, around, drivers=plugins.drivers(), on_event=_shown(options))
     run = Run(service, world.truth, world.tap.violations, None)
     stop = asyncio.Event()
-    world_task = asyncio.ensure_future(world.run(clock))
-    helpers = [
-        asyncio.ensure_future(_watch(run, options, clock)),
-        asyncio.ensure_future(apply_faults(world, options.faults)),
-    ]
-    serving = asyncio.ensure_future(service.run(stop))
-    await asyncio.wait([serving, world_task], timeout=options.hours * 3600.0, return_when=asyncio.FIRST_COMPLETED)
-    stop.set()
-    await serving
-    for task in (world_task, *helpers):
+    serving, moving, watching, failing = (
+        asyncio.ensure_future(work)
+        for work in (
+            service.run(stop),
+            world.run(clock),
+            _watch(run, options, clock),
+            apply_faults(world, options.faults),
+        )
+    )
+    # Ctrl-C ends the run early instead of tearing it down. A plain handler and not the loop's: simulated time has no
+    # signals, and both loops turn too often to miss it.
+    with _on_ctrl_c(lambda *_: stop.set()):
+        first = asyncio.FIRST_COMPLETED
+        await asyncio.wait([serving, moving, watching], timeout=options.hours * 3600.0, return_when=first)
+        stop.set()
+        await serving
+    for task in (moving, watching, failing):
         task.cancel()
-    await asyncio.gather(world_task, *helpers, return_exceptions=True)
+    for result in await asyncio.gather(moving, watching, failing, return_exceptions=True):
+        if isinstance(result, Exception):
+            raise result
     world.close()
     return run
+
+
+@contextmanager
+def _on_ctrl_c(handler: signal.Handlers | Callable[..., None]) -> Iterator[None]:
+    """Have Ctrl-C handled in this way for a while."""
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _shown(options: Options) -> Callable[[Event], None]:
     def on_event(event: Event) -> None:
         if not options.headless:
-            sys.stdout.write("\r\x1b[K")
-        show(event)
+            sys.stdout.write(CLEAR)
+        show(event, ZONE)
 
     return on_event
 
 
+CLEAR = "\r\x1b[K"
+"""Takes the live line away."""
+
+
 async def _watch(run: Run, options: Options, clock: LoopClock) -> None:
-    """Follow the plan for the report, and show progress: a live line, or one line per simulated half hour."""
-    start_s = clock.monotonic_s()
-    seen = 0
-    every_s = 60.0
-    while True:
-        await asyncio.sleep(every_s)
-        hours = (clock.monotonic_s() - start_s) / 3600.0
-        decision = run.service.brain.decision
-        if decision is not None and decision.plan.id != seen:
-            seen = decision.plan.id
-            run.planned_w.append((hours, float(decision.plan.net_load_w[0])))
+    """Follow the plan for the report, and show progress: a live line, or one line per half hour or tenth of the run."""
+    start_s, minute, seen = clock.monotonic_s(), 0, 0
+    line_min = min(30, max(1, round(options.hours * 6.0)))
+    try:
+        while True:
+            minute += 1
+            await asyncio.sleep(max(0.0, start_s + minute * MINUTE_S - clock.monotonic_s()))
+            decision = run.service.brain.decision
+            if decision is not None and decision.plan.id != seen:
+                plan = decision.plan
+                seen = plan.id
+                middle = plan.start + timedelta(seconds=plan.step_s / 2.0)
+                run.planned_w.append(((middle - options.start) / timedelta(hours=1), float(plan.net_load_w[0])))
+            part = minute * MINUTE_S / (options.hours * 3600.0)
+            if not options.headless:
+                line = live_line(run, part, clock.utc().astimezone(ZONE))
+                sys.stdout.write(CLEAR + line[: shutil.get_terminal_size().columns - 1])
+                sys.stdout.flush()
+            elif minute % line_min == 0:
+                print(f"{part:4.0%}  {status_line(run.service)}", flush=True)
+    finally:
         if not options.headless:
-            ramp = f", ramp {_ramp_now_w(run.truth) / 1e3:+5.0f} kW in 3 h"
-            sys.stdout.write("\r\x1b[K" + status_line(run.service) + ramp)
-            sys.stdout.flush()
-        elif round(hours * 60.0) % 30 == 0:
-            print(f"{100.0 * hours / options.hours:3.0f} %  {status_line(run.service)}", flush=True)
+            sys.stdout.write(CLEAR)
 
 
-def _ramp_now_w(truth: Truth) -> float:
-    means = truth.head_mean_w()
-    return float(means[-1] - means[max(0, len(means) - 1 - RAMP_STEPS)]) if len(means) else 0.0
-
-
-def ramp_3h_w(means_w: FloatArray) -> float | None:
-    """Steepest rise of quarter-hour means over three hours [W]; None for a run of less."""
-    if len(means_w) <= RAMP_STEPS:
-        return None
-    return float((means_w[RAMP_STEPS:] - means_w[:-RAMP_STEPS]).max())
-
-
-def summarize(run: Run, without: Truth, options: Options, *, wall_s: float) -> dict[str, object]:
-    """The figures of a run, by the names that the JSON file uses."""
-    with_w, without_w = run.truth.head_mean_w(QUARTER_S), without.head_mean_w(QUARTER_S)
-    gateway, brain = run.service.gateway, run.service.brain
-    polls, writes = gateway.poller.counts, gateway.reconciler.counts
-    return {
-        "simulated_hours": run.truth.steps * run.truth.dt_s / 3600.0,
-        "wall_s": round(wall_s, 2),
-        "devices": len(run.service.site.fleet),
-        "polls": polls.polls,
-        "polls_failed": polls.failed,
-        "writes": writes.writes,
-        "writes_verified": writes.verified,
-        "writes_failed": writes.failed,
-        "plans": brain.plans,
-        "plans_fallback": brain.plans_fallback,
-        "limit_violations": len(run.tap_violations),
-        "peak_kw_without": _kw(without_w.max() if len(without_w) else None),
-        "peak_kw_with": _kw(with_w.max() if len(with_w) else None),
-        "ramp_3h_kw_without": _kw(ramp_3h_w(without_w)),
-        "ramp_3h_kw_with": _kw(ramp_3h_w(with_w)),
-        "voltage_violation_node_min_without": without.voltage_violation_node_min,
-        "voltage_violation_node_min_with": run.truth.voltage_violation_node_min,
-        "trace_hash": run.trace_hash,
-        "seed": options.seed,
-        "outcomes": dict(sorted(writes.outcomes.items())),
-        "alarms": sum(event.severity == "alarm" for event in run.service.events),
-    }
-
-
-def _kw(power_w: float | None) -> float | None:
-    """Rounded kW; None where a run was too short to tell."""
-    return None if power_w is None else round(float(power_w) / 1e3, 2)
-
-
-def _print_summary(summary: dict[str, object]) -> None:
-    rows = (
-        ("simulated", "{simulated_hours:.2f} h in {wall_s:.0f} s"),
-        ("polls", "{polls} ({polls_failed} failed) of {devices} devices"),
-        ("commands", "{writes} written, {writes_verified} seen to take effect, {writes_failed} failed"),
-        ("plans", "{plans} ({plans_fallback} from below the optimizer)"),
-        ("setpoints beyond limits", "{limit_violations}"),
-        ("peak [kW]", "{peak_kw_without} without control, {peak_kw_with} with"),
-        ("three-hour ramp [kW]", "{ramp_3h_kw_without} without control, {ramp_3h_kw_with} with"),
-        (
-            "voltage violations",
-            "{voltage_violation_node_min_without} node-minutes without, {voltage_violation_node_min_with} with",
-        ),
+def live_line(run: Run, part: float, now: datetime) -> str:
+    """Progress, local time, net load, plan, ramp, devices and alarms, in less than 80 columns."""
+    service, snapshot = run.service, run.service.gateway.snapshot()
+    decision = service.brain.decision
+    plan = f"{decision.plan.net_load_w[0] / 1e3:4.0f}" if decision is not None else "   -"
+    good = int((snapshot.quality == Quality.GOOD).sum())
+    alarms = sum(event.severity is Severity.ALARM for event in service.events)
+    return (
+        f"{part:4.0%} {now:%H:%M}  load {service.brain.net_load_w / 1e3:4.0f} kW  plan {plan} kW  "
+        f"ramp {_ramp_kw_per_h(run.truth)} kW/h  devices {good}/{len(snapshot.quality)}  alarms {alarms}"
     )
-    print()
-    for name, text in rows:
-        print(f"{name:>24}  {text.format(**summary)}")
+
+
+def _ramp_kw_per_h(truth: Truth) -> str:
+    """Change of quarter-hour means over the last hour, or what there is of it."""
+    means_w = truth.head_mean_w()[-5:]
+    hours = 0.25 * (len(means_w) - 1)
+    return f"{(means_w[-1] - means_w[0]) / hours / 1e3:+5.0f}" if hours > 0.0 else "    -"

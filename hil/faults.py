@@ -3,8 +3,10 @@
 import argparse
 import asyncio
 import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from derms.service.files import did_you_mean
 from hil.server import Fault
 from hil.world import World
 
@@ -28,6 +30,16 @@ def parse_fault(text: str) -> FaultPlan:
         kinds = ", ".join(Fault)
         raise argparse.ArgumentTypeError(f"'{text}': write DEVICE=KIND@START+LENGTH in s; kinds are {kinds}")
     return FaultPlan(found["device"], Fault(found["kind"]), float(found["start"]), float(found["length"]))
+
+
+def find_mistake(plans: Sequence[FaultPlan], devices: Collection[str], run_s: float) -> str | None:
+    """The first fault that cannot happen in a run of `run_s` with these devices, as a sentence; None when all can."""
+    for plan in plans:
+        if plan.device_id not in devices:
+            return f"there is no device '{plan.device_id}'; {did_you_mean(plan.device_id, devices, 'see fleet.csv')}"
+        if plan.start_s >= run_s:
+            return f"{plan.device_id} would fail after {plan.start_s:g} s, and the run ends after {run_s:g} s"
+    return None
 
 
 async def apply_faults(world: World, plans: tuple[FaultPlan, ...]) -> None:

@@ -31,12 +31,16 @@ class Truth:
     def steps(self) -> int:
         return len(self.head_w)
 
+    @property
+    def _minute_steps(self) -> int:
+        return max(1, round(MINUTE_S / self.dt_s))
+
     def step(self, *, head_w: float, battery_w: float, pv_w: float) -> bool:
         """Record one step; tells whether it ends a minute."""
         self.head_w.append(head_w)
         self.battery_w.append(battery_w)
         self.pv_w.append(pv_w)
-        return self.steps % max(1, round(MINUTE_S / self.dt_s)) == 0
+        return self.steps % self._minute_steps == 0
 
     def minute(self, *, v_pu: FloatArray, violating_nodes: int, soc_frac: FloatArray) -> None:
         """Record the end of a minute."""
@@ -55,3 +59,17 @@ class Truth:
         whole = self.steps // per_interval * per_interval
         means: FloatArray = np.array(self.head_w[:whole]).reshape(-1, per_interval).mean(axis=1)
         return means
+
+    def first(self, steps: int) -> "Truth":
+        """The record of the first steps alone."""
+        minutes = steps // self._minute_steps
+        return Truth(
+            self.dt_s,
+            head_w=self.head_w[:steps],
+            battery_w=self.battery_w[:steps],
+            pv_w=self.pv_w[:steps],
+            violating_nodes=self.violating_nodes[:minutes],
+            v_min_pu=self.v_min_pu[:minutes],
+            v_max_pu=self.v_max_pu[:minutes],
+            soc_frac=self.soc_frac[:minutes],
+        )

@@ -105,7 +105,8 @@ def decide(
     plan_id = state.plan_id + 1
     rejected: list[str] = []
     for plan in _ladder(state, given, battery, plan_id, now, optimizer, settings, rejected):
-        wrong = check_numbers(plan, battery, given.forecast.pv_w, given.forecast.net_load_w)
+        last = plan.source is PlanSource.DEFAULTS
+        wrong = [] if last else check_numbers(plan, battery, given.forecast.pv_w, given.forecast.net_load_w)
         dispatch = None if wrong else _fitting(plan, given, now, now_s, look_ahead, settings, wrong)
         if dispatch is None:
             rejected.append(f"{plan.source}: {'; '.join(wrong)}")

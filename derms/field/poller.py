@@ -80,7 +80,6 @@ class Poller:
             try:
                 if not post.driver.connected:
                     post.identity = await post.driver.connect()
-                    post.layout = post.driver.layout
                 self._keep(post, await post.driver.read())
             except FieldError as error:
                 self._failed(post, error)
@@ -92,7 +91,7 @@ class Poller:
     def _keep(self, post: _Post, reading: Reading) -> None:
         if post.reading is None or reading.raw != post.reading.raw:
             post.changed_s = reading.requested_s
-        post.reading = reading
+        post.reading, post.layout = reading, post.driver.layout
         post.failures = 0
         if post.lost:
             post.lost = False
@@ -146,7 +145,7 @@ class Poller:
             p_phase_w=columns["p_phase_w"],
             q_phase_var=columns["q_phase_var"],
             v_phase_pu=columns["v_phase_v"] / nominal_v[:, None],
-            quality=self._quality(columns["p_w"], columns["v_v"], age_s, now_s),
+            quality=self._quality(columns, age_s, now_s),
             age_s=age_s,
         )
 
@@ -157,11 +156,13 @@ class Poller:
                 rows[post.layout].append(row)
         return rows
 
-    def _quality(self, p_w: FloatArray, v_v: FloatArray, age_s: FloatArray, now_s: float) -> ByteArray:
+    def _quality(self, columns: Mapping[str, FloatArray], age_s: FloatArray, now_s: float) -> ByteArray:
         settings = self.settings
+        p_w, v_v, soc_frac = columns["p_w"], columns["v_v"], columns["soc_frac"]
         still_s = now_s - np.array([post.changed_s for post in self._posts])
         rated_w = self.fleet.p_rated_w
         implausible = (rated_w > 0.0) & (np.abs(p_w) > PLAUSIBLE_FACTOR * rated_w)
+        implausible |= (soc_frac < 0.0) | (soc_frac > 1.0)
         quality = np.full(len(p_w), Quality.GOOD, dtype=np.uint8)
         quality[implausible | (still_s - age_s > settings.frozen_after_s)] = Quality.SUSPECT
         quality[np.isnan(p_w) & np.isnan(v_v)] = Quality.NOT_IMPLEMENTED

@@ -88,7 +88,7 @@ class Reconciler:
     on_event: Callable[[Event], None]
     counts: CommandCounts = field(default_factory=CommandCounts)
     _dispatch: Dispatch | None = None
-    _expired: bool = False
+    _journal_fails: bool = False
     _turns: int = 0
     _pending: dict[tuple[int, Quantity], _Pending] = field(default_factory=dict)
     _held: set[tuple[int, Quantity]] = field(default_factory=set)
@@ -96,7 +96,6 @@ class Reconciler:
     def adopt(self, dispatch: Dispatch) -> None:
         """Take a newer dispatch; it goes out group by group."""
         self._dispatch = dispatch
-        self._expired = False
 
     async def run(self) -> None:
         """A turn per group until cancelled; a turn that has begun ends, so that every command has its outcome."""
@@ -126,10 +125,8 @@ class Reconciler:
 
     def _expire(self) -> None:
         self._dispatch = None
-        if not self._expired:
-            self._expired = True
-            text = "the dispatch has expired: devices are handed back to their defaults"
-            self.on_event(Event(self.clock.utc(), Severity.ALARM, "gateway", "dispatch-expired", text))
+        text = "the dispatch has expired: devices are handed back to their defaults"
+        self.on_event(Event(self.clock.utc(), Severity.ALARM, "gateway", "dispatch-expired", text))
 
     def _wanted(self, dispatch: Dispatch, rows: list[int], snapshot: TelemetrySnapshot) -> list[_Pending]:
         due = []
@@ -177,16 +174,26 @@ class Reconciler:
             await asyncio.get_running_loop().run_in_executor(None, self.journal.commit)
         except JournalError as error:
             due = self._without_journal(due, error)
+        else:
+            self._with_journal()
         await asyncio.gather(*(self._execute(pending) for pending in due))
 
     def _without_journal(self, due: list[_Pending], error: JournalError) -> list[_Pending]:
         """No new setpoint without its intent on disk; releases go out all the same."""
-        text = f"commands cannot be journalled, so none is sent: {error}"
-        self.on_event(Event(self.clock.utc(), Severity.ALARM, "gateway", "journal-failed", text))
+        if not self._journal_fails:
+            self._journal_fails = True
+            text = f"commands cannot be journalled, so none is sent: {error}"
+            self.on_event(Event(self.clock.utc(), Severity.ALARM, "gateway", "journal-failed", text))
         for pending in due:
             if pending.command.value_w is not None:
                 self._end(pending, Rejected("journal"))
         return [pending for pending in due if pending.command.value_w is None]
+
+    def _with_journal(self) -> None:
+        if self._journal_fails:
+            self._journal_fails = False
+            text = "commands can be journalled again"
+            self.on_event(Event(self.clock.utc(), Severity.INFO, "gateway", "journal-back", text))
 
     async def _execute(self, pending: _Pending) -> None:
         """Write one command and read it back; the effect is watched later."""
@@ -223,7 +230,7 @@ class Reconciler:
                 self._end(pending, Applied(float("nan")))
             else:
                 self._end(pending, Failed(f"released, but read back {held.value_w:.0f} W"))
-        elif held.value_w is None or abs(held.value_w - command.value_w) > 1.001 * held.resolution_w:
+        elif held.value_w is None or not abs(held.value_w - command.value_w) <= 1.001 * held.resolution_w:
             shown = "disabled" if held.value_w is None else f"{held.value_w:.0f} W"
             self._end(pending, Failed(f"wrote {command.value_w:.0f} W, read back {shown}"))
         else:

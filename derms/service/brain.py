@@ -92,7 +92,7 @@ class Brain:
         self._grid: GridState | None = None
         self._quality = np.full(len(fleet), Quality.MISSING, dtype=np.uint8)
         self._source = PlanSource.OPTIMIZER
-        self._waiting = False
+        self._missed = 0
         self.decision: Decision | None = None
         self.net_load_w = np.nan
         self.plans = 0
@@ -124,7 +124,9 @@ class Brain:
         self._store.samples(snapshot)
 
     async def plan(self) -> None:
-        """Job: forecast, decide, hand over, record."""
+        """Job: forecast, decide, hand over, record; when it is due before the first estimate, it makes that too."""
+        if self._grid is None:
+            await self.estimate()
         now, now_s = self._clock.utc(), self._clock.monotonic_s()
         snapshot = self._gateway.snapshot()
         state = self._grid
@@ -157,7 +159,7 @@ class Brain:
             )
 
         decision = await self._run(work)
-        self._waiting = False
+        self._missed = 0
         self._control = decision.state
         self.decision = decision
         self.plans += 1
@@ -264,10 +266,11 @@ class Brain:
         self._quality = snapshot.quality.copy()
 
     def _note_waiting(self, now: datetime) -> None:
-        if not self._waiting:
-            text = "no plan: system net load or the feeder's state has not been known for half an hour"
+        """An alarm at the second plan in a row that could not be made; right after the start the first may be early."""
+        self._missed += 1
+        if self._missed == 2:
+            text = "no plan: system net load or the feeder's state is not known"
             self._on_event(Event(now, Severity.ALARM, "brain", "plan-waits", text))
-        self._waiting = True
 
     def _note_source(self, decision: Decision) -> None:
         source = decision.plan.source

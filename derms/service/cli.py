@@ -3,16 +3,20 @@
 import argparse
 import asyncio
 import json
+import math
 import random
 import signal
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import tzinfo
+from functools import partial
 from pathlib import Path
 
 import uvloop
 
 from derms.domain.alarm import Event
+from derms.domain.quality import Quality
 from derms.errors import ConfigError, DermsError
 from derms.optimize.horizon import SolverLimits
 from derms.service import plugins
@@ -41,6 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _checked(site, options.config, as_json=options.json)
     try:
         return uvloop.run(_run(site))
+    except OSError as error:
+        print(f"derms: {error.filename or site.storage}: {error.strerror}", file=sys.stderr)
+        return FAILED
     except DermsError as error:
         print(f"derms: stopped: {error}", file=sys.stderr)
         return FAILED
@@ -94,7 +101,7 @@ async def _run(site: Site) -> int:
             executor=executor,
             limits=SolverLimits(deadline_s=PLAN_DEADLINE_S),
         )
-        service = Service(site, around, drivers=plugins.drivers(), on_event=show)
+        service = Service(site, around, drivers=plugins.drivers(), on_event=partial(show, zone=site.timezone))
         print(f"{site.name}: {len(site.fleet)} devices, mode {site.mode}; Ctrl-C hands devices back and ends")
         status = asyncio.ensure_future(_status(service))
         await service.run(stop)
@@ -103,9 +110,9 @@ async def _run(site: Site) -> int:
     return OK
 
 
-def show(event: Event) -> None:
-    """One line per event."""
-    print(f"{event.at:%Y-%m-%d %H:%M:%S}Z {event.severity:<7} {event.text}", flush=True)
+def show(event: Event, zone: tzinfo) -> None:
+    """One line per event, in local time."""
+    print(f"{event.at.astimezone(zone):%Y-%m-%d %H:%M:%S %Z} {event.severity:<7} {event.text}", flush=True)
 
 
 async def _status(service: Service, every_s: float = 60.0) -> None:
@@ -118,12 +125,13 @@ async def _status(service: Service, every_s: float = 60.0) -> None:
 def status_line(service: Service) -> str:
     """Net load, plan, devices and alarms in one line."""
     brain, snapshot = service.brain, service.gateway.snapshot()
-    good = int((snapshot.quality == 0).sum())
+    good = int((snapshot.quality == Quality.GOOD).sum())
+    load = f"{brain.net_load_w / 1e3:5.0f} kW" if math.isfinite(brain.net_load_w) else "unknown"
     plan = brain.decision.plan if brain.decision else None
     planned = f"plan {plan.net_load_w[0] / 1e3:5.0f} kW ({plan.source})" if plan else "no plan yet"
     counts = service.gateway.reconciler.counts
     return (
-        f"{snapshot.at.astimezone(service.site.timezone):%H:%M} net load {brain.net_load_w / 1e3:5.0f} kW, {planned}, "
+        f"{snapshot.at.astimezone(service.site.timezone):%H:%M} net load {load}, {planned}, "
         f"devices {good}/{len(snapshot.quality)}, writes {counts.writes} ({counts.failed} failed), "
         f"alarms {sum(e.severity == 'alarm' for e in service.events)}"
     )

@@ -36,16 +36,19 @@ class Observation:
         """
         fleet = self._fleet
         good = snapshot.good("p_w")
-        free = fleet.is_pv & good & ~limited
-        rated_w = float(fleet.p_rated_w[free].sum())
-        pv_frac = float(snapshot.p_w[free].sum()) / rated_w if rated_w > 0.0 else np.nan
+        pv_frac = self._output_frac(snapshot, fleet.is_pv & good & ~limited)
         known_w = float(snapshot.p_w[good & (fleet.is_pv | fleet.is_battery)].sum())
         unseen_w = float(fleet.p_rated_w[fleet.is_pv & ~good].sum())
-        gross_w = net_w + known_w + (unseen_w * pv_frac if unseen_w else 0.0)
+        gross_w = net_w + known_w + (unseen_w * self._output_frac(snapshot, fleet.is_pv & good) if unseen_w else 0.0)
         self._entries.append((snapshot.at, net_w, gross_w, pv_frac))
         horizon = snapshot.at - timedelta(seconds=self._step_s * (self._steps + 1))
         while self._entries and self._entries[0][0] < horizon:
             self._entries.popleft()
+
+    def _output_frac(self, snapshot: TelemetrySnapshot, rows: BoolArray) -> float:
+        """Power of some DER per unit of their nameplate; NaN for none."""
+        rated_w = float(self._fleet.p_rated_w[rows].sum())
+        return float(snapshot.p_w[rows].sum()) / rated_w if rated_w > 0.0 else np.nan
 
     def seen(self, now: datetime) -> Seen:
         """What was measured in the last half hour."""

@@ -24,5 +24,5 @@ def test_a_port_that_is_taken_is_a_sentence_and_not_a_traceback(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert main(["fleet", "--port", str(port), "--out", str(tmp_path)]) == 1
-    assert "cannot listen on 127.0.0.1" in capsys.readouterr().out
+    assert "cannot listen on 127.0.0.1" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

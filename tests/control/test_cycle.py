@@ -1,0 +1,314 @@
+"""The control cycle: down the ladder rung by rung, eased where the feeder strains, and nobody told without need."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+
+import numpy as np
+import pytest
+
+from derms.control.cycle import ControlState, CycleInput, CycleSettings, Decision, Optimizer, decide
+from derms.domain.arrays import FloatArray
+from derms.domain.plan import PlanSource
+from derms.errors import NotConverged, PlanError
+from derms.optimize.horizon import PAST_STEPS, HorizonInput, HorizonOutput
+from derms.optimize.verify import FeederLookAhead, LookAhead
+from tests.control.values import NOON, STEP_S, fleet_of, forecast_of, snapshot_of
+
+STEPS, NOW_S = 96, 5000.0
+BATTERIES, INVERTERS = 3, 2
+COUNT = BATTERIES + INVERTERS
+CALM = LookAhead(violations=0, excess_pu=0.0, low=np.zeros(COUNT, np.bool_), high=np.zeros(COUNT, np.bool_))
+SETTINGS = CycleSettings(dispatch_steps=4, validity_s=1800.0, last_good_age_max_s=4 * 3600.0)
+
+Powers = Callable[[HorizonInput], FloatArray]
+
+
+def _given(**changes: object) -> CycleInput:
+    """Three half-full batteries and two inverters at half power, on an evening whose load rises."""
+    net_w = 1e6 + 1e3 * np.arange(STEPS, dtype=np.float64)
+    usual = CycleInput(
+        fleet=fleet_of(BATTERIES, INVERTERS),
+        available=np.ones(COUNT, dtype=np.bool_),
+        snapshot=snapshot_of([0.0, 0.0, 0.0, 15e3, 15e3], soc_frac=[0.5, 0.5, 0.5, np.nan, np.nan]),
+        forecast=forecast_of(net_w, pv_rated_w=60e3, pv_frac=0.5),
+        past_net_w=np.full(PAST_STEPS, 1e6),
+        der_rows=tuple(range(COUNT)),
+    )
+    return replace(usual, **changes)  # type: ignore[arg-type]
+
+
+def _planning(battery_w: float | FloatArray, curtail_w: float | FloatArray = 0.0, *, off_w: float = 0.0) -> Optimizer:
+    """An optimizer that gives these powers; `off_w` is by how much its net load does not add up."""
+
+    def optimizer(given: HorizonInput) -> HorizonOutput:
+        battery = np.zeros(STEPS) + battery_w
+        curtail = np.zeros(STEPS) + curtail_w
+        return HorizonOutput(
+            battery_w=battery,
+            curtail_w=curtail,
+            energy_wh=given.battery.energy_wh - np.cumsum(battery) * STEP_S / 3600.0,
+            net_load_w=given.net_load_w - battery + curtail + off_w,
+            slack_wh=0.0,
+            solver="test",
+            iterations=1,
+            objective=0.0,
+        )
+
+    return optimizer
+
+
+def _first(*powers_w: float) -> FloatArray:
+    """These powers in the first steps, nothing after."""
+    column = np.zeros(STEPS)
+    column[: len(powers_w)] = powers_w
+    return column
+
+
+def _failing(given: HorizonInput) -> HorizonOutput:
+    raise PlanError("no solution in time")
+
+
+def _calm(der_w: FloatArray, factor: float) -> LookAhead:
+    return CALM
+
+
+def _strained_at(row: int, most_w: float) -> FeederLookAhead:
+    """A feeder whose node at one DER is too high above a power, and too low below its negative."""
+
+    def look_ahead(der_w: FloatArray, factor: float) -> LookAhead:
+        over_w = abs(der_w[row]) - most_w
+        if over_w <= 0.0:
+            return CALM
+        there = np.arange(COUNT) == row
+        low, high = there & (der_w[row] < 0.0), there & (der_w[row] > 0.0)
+        return LookAhead(violations=1, excess_pu=over_w / 1e4, low=low, high=high)
+
+    return look_ahead
+
+
+def _decide(
+    given: CycleInput,
+    optimizer: Optimizer,
+    *,
+    state: ControlState | None = None,
+    look_ahead: FeederLookAhead = _calm,
+    settings: CycleSettings = SETTINGS,
+) -> Decision:
+    return decide(
+        state or ControlState(),
+        given,
+        now=given.forecast.start,
+        now_s=NOW_S,
+        optimizer=optimizer,
+        look_ahead=look_ahead,
+        settings=settings,
+    )
+
+
+def _later(given: CycleInput, minutes: float) -> CycleInput:
+    start = NOON + timedelta(minutes=minutes)
+    return replace(given, forecast=replace(given.forecast, made_at=start, start=start))
+
+
+def test_a_good_plan_is_followed_as_it_is() -> None:
+    decision = _decide(_given(), _planning(_first(60e3, 30e3)))
+    assert (decision.plan.source, decision.plan.id, decision.rejected) == (PlanSource.OPTIMIZER, 1, ())
+    assert decision.state == ControlState(plan_id=1, last_good=decision.plan, previous=decision.plan)
+    shares_w = decision.dispatch.p_set_w
+    np.testing.assert_allclose(np.nansum(shares_w[:, 1:], axis=0), [60e3, 30e3, 0.0, 0.0], atol=1.0)
+    assert decision.dispatch.valid_until_s == NOW_S + 1800.0
+
+
+def test_support_points_are_now_and_the_middles_of_the_steps() -> None:
+    dispatch = _decide(_given(), _planning(_first(60e3, 30e3))).dispatch
+    np.testing.assert_allclose(dispatch.times_s - NOW_S, [0.0, 450.0, 1350.0, 2250.0, 3150.0])
+    # The line through 20 and 10 kW at the first two middles starts at 25 kW.
+    np.testing.assert_allclose(dispatch.p_set_w[0, :3], [25e3, 20e3, 10e3], atol=1.0)
+
+
+def test_without_a_solution_the_last_good_plan_goes_on_shifted_in_time() -> None:
+    first = _decide(_given(), _planning(_first(60e3, 30e3, -15e3)))
+    second = _decide(_later(_given(), 15.0), _failing, state=first.state)
+    assert (second.plan.source, second.plan.id) == (PlanSource.LAST_GOOD, 2)
+    np.testing.assert_allclose(second.plan.battery_w[:3], [30e3, -15e3, 0.0])
+    assert "no solution in time" in second.plan.reason
+    assert second.state.last_good is first.plan
+
+
+def test_a_last_good_plan_that_is_too_old_is_passed_over_for_the_rules() -> None:
+    first = _decide(_given(), _planning(_first(60e3)))
+    still = _decide(_later(_given(), 240.0), _failing, state=first.state)
+    assert still.plan.source is PlanSource.LAST_GOOD
+    over = _decide(_later(_given(), 241.0), _failing, state=still.state)
+    assert over.plan.source is PlanSource.RULES
+    assert any("too old" in why for why in over.rejected)
+
+
+def test_following_the_last_good_plan_does_not_make_it_younger() -> None:
+    state = _decide(_given(), _planning(_first(60e3))).state
+    for minutes in (100.0, 200.0, 300.0):
+        decision = _decide(_later(_given(), minutes), _failing, state=state)
+        state = decision.state
+    assert decision.plan.source is PlanSource.RULES
+
+
+def test_without_any_good_plan_the_rules_charge_below_the_mean_and_discharge_above_it() -> None:
+    decision = _decide(_given(), _failing)
+    assert decision.plan.source is PlanSource.RULES
+    assert decision.plan.battery_w[0] < 0.0 < decision.plan.battery_w[-1]
+    assert [why.partition(":")[0] for why in decision.rejected] == ["optimizer", "last good plan"]
+    assert decision.state.last_good is None
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "finding"),
+    [
+        (_planning(_first(80e3)), "battery power beyond"),
+        (_planning(60e3), "energy falls"),
+        (_planning(-60e3), "energy rises"),
+        (_planning(0.0, 31e3), "more PV held back"),
+        (_planning(0.0, -1e3), "more PV held back"),
+        (_planning(0.0, off_w=1e3), "does not add up"),
+        (_planning(_first(np.nan)), "not finite"),
+    ],
+)
+def test_a_plan_whose_numbers_cannot_be_is_refused_whatever_the_solver_says(optimizer: Optimizer, finding: str) -> None:
+    decision = _decide(_given(), optimizer)
+    assert decision.plan.source is PlanSource.RULES
+    assert decision.rejected[0].startswith("optimizer: ")
+    assert finding in decision.rejected[0]
+    assert finding in decision.plan.reason
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_batteries_that_strain_their_own_node_are_eased_and_only_these(sign: float) -> None:
+    decision = _decide(_given(), _planning(_first(sign * 60e3)), look_ahead=_strained_at(1, 10e3))
+    assert decision.plan.source is PlanSource.OPTIMIZER
+    assert decision.rejected == ()
+    np.testing.assert_allclose(decision.dispatch.p_set_w[:3, 1], sign * np.array([25e3, 6.25e3, 25e3]), atol=1.0)
+    assert np.abs(decision.dispatch.p_set_w[1]).max() <= 6.25e3
+
+
+def test_where_no_battery_strains_its_own_node_all_are_eased() -> None:
+    def look_ahead(der_w: FloatArray, factor: float) -> LookAhead:
+        over_w = float(der_w[:BATTERIES].sum()) - 40e3
+        return replace(CALM, violations=int(over_w > 0.0), excess_pu=max(over_w, 0.0) / 1e4)
+
+    decision = _decide(_given(), _planning(_first(60e3)), look_ahead=look_ahead)
+    assert decision.plan.source is PlanSource.OPTIMIZER
+    np.testing.assert_allclose(decision.dispatch.p_set_w[:3, 1], 12.5e3, atol=1.0)
+
+
+def test_a_plan_that_no_easing_helps_is_refused_down_to_device_defaults() -> None:
+    def hopeless(der_w: FloatArray, factor: float) -> LookAhead:
+        moving = bool(der_w[:BATTERIES].any())
+        return replace(CALM, violations=7, excess_pu=1.0 + moving)
+
+    first = _decide(_given(), _planning(_first(60e3)))
+    decision = _decide(_given(), _planning(_first(60e3)), state=first.state, look_ahead=hopeless)
+    assert decision.plan.source is PlanSource.DEFAULTS
+    assert [why.partition(":")[0] for why in decision.rejected] == ["optimizer", "last good plan", "rules"]
+    assert all("7 nodes outside their voltage range" in why for why in decision.rejected)
+
+
+def test_a_feeder_without_a_solution_refuses_a_plan() -> None:
+    def diverging(der_w: FloatArray, factor: float) -> LookAhead:
+        raise NotConverged("the power flow does not converge")
+
+    decision = _decide(_given(), _planning(_first(60e3)), look_ahead=diverging)
+    assert decision.plan.source is PlanSource.DEFAULTS
+    assert "does not converge" in decision.plan.reason
+
+
+def test_a_feeder_that_is_as_bad_without_the_plan_does_not_refuse_it() -> None:
+    bad = replace(CALM, violations=9, excess_pu=0.3)
+    decision = _decide(_given(), _planning(_first(60e3)), look_ahead=lambda der_w, factor: bad)
+    assert decision.plan.source is PlanSource.OPTIMIZER
+
+
+def test_the_feeder_is_asked_with_what_would_be_sent_at_the_load_of_the_step() -> None:
+    asked: list[tuple[FloatArray, float]] = []
+
+    def look_ahead(der_w: FloatArray, factor: float) -> LookAhead:
+        asked.append((der_w, factor))
+        return CALM
+
+    given = _given()
+    given = replace(
+        given, forecast=replace(given.forecast, net_load_w=970e3 + 100e3 * np.arange(STEPS, dtype=np.float64))
+    )
+    _decide(given, _planning(_first(0.0, 0.0, 60e3), _first(12e3)), look_ahead=look_ahead)
+    assert len(asked) == 2
+    np.testing.assert_allclose(asked[0][0], [0.0, 0.0, 0.0, 9e3, 9e3], atol=1.0)
+    np.testing.assert_allclose(asked[1][0], [20e3, 20e3, 20e3, 15e3, 15e3], atol=1.0)
+    assert [factor for _, factor in asked] == pytest.approx([1.0, 1.2])
+
+
+def test_device_defaults_command_nobody() -> None:
+    def hopeless(der_w: FloatArray, factor: float) -> LookAhead:
+        raise NotConverged("no")
+
+    dispatch = _decide(_given(), _failing, look_ahead=hopeless).dispatch
+    assert np.isnan(dispatch.p_set_w).all()
+    assert np.isnan(dispatch.p_limit_w).all()
+
+
+def test_even_with_nothing_known_there_is_a_decision_and_it_commands_nobody() -> None:
+    given = _given()
+    given = replace(given, forecast=replace(given.forecast, net_load_w=np.full(STEPS, np.nan)))
+    decision = _decide(given, _failing)
+    assert decision.plan.source is PlanSource.DEFAULTS
+    assert np.isnan(decision.dispatch.p_set_w).all()
+
+
+def test_inverters_are_limited_only_in_the_steps_that_hold_power_back() -> None:
+    decision = _decide(_given(), _planning(0.0, _first(0.0, 12e3, 0.1e3)))
+    limits_w = decision.dispatch.p_limit_w
+    # 12 of 30 kW held back leaves 9 kW of each inverter's 15; 0.1 kW is solver noise.
+    np.testing.assert_allclose(limits_w[BATTERIES:, 2], 9e3)
+    assert np.isnan(limits_w[BATTERIES:, [0, 1, 3, 4]]).all()
+    assert np.isnan(limits_w[:BATTERIES]).all()
+
+
+def test_devices_that_are_not_available_are_left_alone_and_the_others_bear_their_part() -> None:
+    available = np.array([True, False, True, True, False])
+    decision = _decide(_given(available=available), _planning(_first(40e3), _first(12e3)))
+    dispatch = decision.dispatch
+    np.testing.assert_allclose(dispatch.p_set_w[[0, 2], 1], 20e3, atol=1.0)
+    assert np.isnan(dispatch.p_set_w[[1, 3, 4]]).all()
+    assert np.isfinite(dispatch.p_limit_w[3, 1])
+    assert np.isnan(dispatch.p_limit_w[4]).all()
+
+
+def test_shares_follow_the_energy_that_each_battery_has_left_step_by_step() -> None:
+    snapshot = snapshot_of([0.0] * COUNT, soc_frac=[0.15, 0.5, 0.5, np.nan, np.nan])
+    plan_w = _first(60e3, 60e3, 60e3, 60e3)
+    shares_w = _decide(_given(snapshot=snapshot), _planning(plan_w)).dispatch.p_set_w[:3, 1:]
+    given_wh = shares_w.sum(axis=1) * STEP_S / 3600.0
+    assert (given_wh <= np.array([5e3, 40e3, 40e3]) * 0.95 + 1.0).all()
+    assert (np.abs(shares_w) <= 25e3).all()
+    # The nearly empty battery rests until only its help meets the total.
+    assert shares_w[0, 0] == pytest.approx(10e3, abs=1.0)
+    assert shares_w[1:].sum(axis=0) == pytest.approx([50e3] * 4, abs=1.0)
+
+
+def test_the_next_plan_starts_from_the_last_one_shifted_by_the_time_between() -> None:
+    seen: list[FloatArray] = []
+
+    def watching(given: HorizonInput) -> HorizonOutput:
+        seen.append(given.previous_w)
+        return _planning(_first(60e3, 30e3))(given)
+
+    first = _decide(_given(), watching)
+    _decide(_later(_given(), 15.0), watching, state=first.state)
+    assert not seen[0].any()
+    np.testing.assert_allclose(seen[1][:2], [30e3, 0.0])
+
+
+def test_bounds_that_gave_way_are_told_in_the_reason() -> None:
+    def giving(given: HorizonInput) -> HorizonOutput:
+        return replace(_planning(0.0)(given), slack_wh=2.5e3)
+
+    assert "gave way by 2.50 kWh" in _decide(_given(), giving).plan.reason
+    assert _decide(_given(), _planning(0.0)).plan.reason == ""

@@ -1,0 +1,76 @@
+"""Small fleets, snapshots and forecasts for the tests of decisions; powers in W, DER + = injection."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import numpy as np
+
+from derms.domain.arrays import FloatArray
+from derms.domain.der import Device, DeviceKind, Endpoint, Fleet
+from derms.domain.forecast import Forecast
+from derms.domain.quality import Quality
+from derms.domain.telemetry import TelemetrySnapshot
+
+NOON = datetime(2026, 4, 15, 19, 0, tzinfo=UTC)
+"""12:00 in Los Angeles."""
+STEP_S = 900.0
+
+
+def device(name: str, kind: DeviceKind, *, p_rated_w: float = 0.0, energy_wh: float = 0.0) -> Device:
+    """A device that nobody connects to."""
+    endpoint = Endpoint("127.0.0.1", 502)
+    return Device(
+        id=name, kind=kind, driver="none", endpoint=endpoint, bus="1", p_rated_w=p_rated_w, energy_wh=energy_wh
+    )
+
+
+def fleet_of(batteries: int, inverters: int = 0, meters: int = 0) -> Fleet:
+    """Batteries of 25 kW and 100 kWh, inverters of 30 kW, then head meters."""
+    return Fleet(
+        (
+            *(device(f"bat{n}", DeviceKind.BATTERY, p_rated_w=25e3, energy_wh=100e3) for n in range(batteries)),
+            *(device(f"pv{n}", DeviceKind.PV, p_rated_w=30e3) for n in range(inverters)),
+            *(device(f"head{n}", DeviceKind.HEAD_METER) for n in range(meters)),
+        )
+    )
+
+
+def snapshot_of(
+    p_w: Sequence[float],
+    *,
+    soc_frac: Sequence[float] | None = None,
+    quality: Sequence[Quality] | None = None,
+    at: datetime = NOON,
+) -> TelemetrySnapshot:
+    """A snapshot with these powers, and good unless said otherwise."""
+    count = len(p_w)
+    nothing, nothing_3 = np.full(count, np.nan), np.full((count, 3), np.nan)
+    return TelemetrySnapshot(
+        at=at,
+        now_s=0.0,
+        p_w=np.array(p_w, dtype=np.float64),
+        q_var=nothing,
+        v_pu=np.ones(count),
+        soc_frac=nothing if soc_frac is None else np.array(soc_frac, dtype=np.float64),
+        p_phase_w=nothing_3,
+        q_phase_var=nothing_3,
+        v_phase_pu=nothing_3,
+        quality=np.full(count, Quality.GOOD, np.uint8) if quality is None else np.array(quality, dtype=np.uint8),
+        age_s=np.zeros(count),
+    )
+
+
+def forecast_of(
+    net_load_w: FloatArray, *, pv_rated_w: float = 0.0, pv_frac: float = 0.0, start: datetime = NOON
+) -> Forecast:
+    """A forecast of this net load, with the sun standing still."""
+    share = np.full(len(net_load_w), pv_frac)
+    return Forecast(
+        made_at=start,
+        start=start,
+        step_s=STEP_S,
+        net_load_w=net_load_w,
+        pv_w=pv_rated_w * share,
+        pv_frac=share,
+        method="test",
+    )

@@ -1,0 +1,221 @@
+"""A gateway's poller and reconciler on a simulated world, in simulated time: what field scenarios are told with."""
+
+import asyncio
+import os
+import random
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from derms.domain.alarm import Event
+from derms.domain.arrays import FloatArray
+from derms.domain.der import Fleet
+from derms.domain.dispatch import CommandRecord, Dispatch
+from derms.domain.quality import Quality
+from derms.domain.settings import DispatchSettings, FieldSettings
+from derms.field.journal import Conclusion, Intent, Journal, read_records
+from derms.field.poller import Poller
+from derms.field.reconcile import Reconciler
+from derms.ports import DeviceDriver, DriverFactory, FieldOptions
+from derms.service.clock import LoopClock
+from derms.service.simulated import SimulatedLoop, run_simulated
+from drivers.registry import drivers
+from feeders.catalog import load
+from hil.world import World
+
+NOON = datetime(2026, 4, 15, 19, 0, tzinfo=UTC)
+OPTIONS = FieldOptions(timeout_s=2.0, connect_timeout_s=3.0, read_only=False)
+QUICK = DispatchSettings(
+    interval_s=60.0, group_s=15.0, settle_s=30.0, reversion_s=240.0, reversion_jitter_s=60.0, validity_s=600.0
+)
+"""Everything in a minute, so that scenarios are short."""
+
+
+@dataclass
+class Disk:
+    """Makes a journal durable, remembers how much of it is, and can be full."""
+
+    full: bool = False
+    durable_bytes: int = 0
+
+    def sync(self, fd: int) -> None:
+        if self.full:
+            raise OSError(28, "No space left on device")
+        self.durable_bytes = os.fstat(fd).st_size
+
+
+@dataclass
+class Rig:
+    """A part of a world's fleet, and the gateway's parts that look after it."""
+
+    world: World
+    fleet: Fleet
+    sessions: Mapping[str, DeviceDriver]
+    poller: Poller
+    reconciler: Reconciler
+    clock: LoopClock
+    path: Path
+    disk: Disk
+    events: list[Event]
+    outcomes: list[CommandRecord]
+    wire: list[tuple[float, str]] = field(default_factory=list)
+    """Time [s] and device of every write request that reached a server."""
+    on_wire: Callable[[str], None] = lambda device: None
+
+    def listen(self) -> None:
+        """Put an ear at every server, beside the world's own."""
+        for device in self.fleet.index:
+            server = self.world.servers[device]
+            server.tap = self._ear(device, server.tap)
+
+    def _ear(self, device: str, tap: Callable[[bytes], None]) -> Callable[[bytes], None]:
+        def heard(adu: bytes) -> None:
+            self.wire.append((self.clock.monotonic_s(), device))
+            self.on_wire(device)
+            tap(adu)
+
+        return heard
+
+    def quality(self, device: str) -> Quality:
+        return Quality(int(self.poller.snapshot().quality[self.fleet.index[device]]))
+
+    def events_of(self, source: str) -> list[str]:
+        """Kinds of events of a device or room, in order."""
+        return [event.kind for event in self.events if event.source == source]
+
+    def ended(self, device: str) -> list[str]:
+        """Names of the outcomes of a device's commands, in order."""
+        return [type(record.outcome).__name__ for record in self.outcomes if record.device_id == device]
+
+    def last(self, device: str) -> CommandRecord:
+        return [record for record in self.outcomes if record.device_id == device][-1]
+
+    def true_w(self, device: str) -> float:
+        """What a device truly injects [W]."""
+        return float(self.world.state.p_w[self.world_row(device)])
+
+    def world_row(self, device: str) -> int:
+        return [der.id for der in self.world.package.ders].index(device)
+
+    def holding(self) -> set[str]:
+        """Devices that hold a setpoint or a limit now."""
+        commands = self.world.commands
+        held = commands.setpoint.enabled | commands.limit.enabled
+        return {der.id for der, holds in zip(self.world.package.ders, held, strict=True) if holds}
+
+    def want(
+        self,
+        p_set_w: Mapping[str, float] | None = None,
+        p_limit_w: Mapping[str, float] | None = None,
+        *,
+        valid_s: float = 3600.0,
+    ) -> None:
+        """Adopt a dispatch that holds these values."""
+        ramps = [{device: (w, w) for device, w in (wanted or {}).items()} for wanted in (p_set_w, p_limit_w)]
+        self.want_ramps(*ramps, valid_s=valid_s)
+
+    def want_ramps(
+        self,
+        p_set_w: Mapping[str, tuple[float, float]],
+        p_limit_w: Mapping[str, tuple[float, float]],
+        *,
+        length_s: float = 600.0,
+        valid_s: float = 3600.0,
+    ) -> None:
+        """Adopt a dispatch that goes from one value to another."""
+        now_s = self.clock.monotonic_s()
+        self.reconciler.adopt(
+            Dispatch(
+                plan_id=7,
+                issued_at=self.clock.utc(),
+                valid_until_s=now_s + valid_s,
+                times_s=np.array([now_s, now_s + length_s]),
+                p_set_w=self._columns(p_set_w),
+                p_limit_w=self._columns(p_limit_w),
+            )
+        )
+
+    def _columns(self, wanted: Mapping[str, tuple[float, float]]) -> FloatArray:
+        columns = np.full((len(self.fleet), 2), np.nan)
+        for device, values in wanted.items():
+            columns[self.fleet.index[device]] = values
+        return columns
+
+    async def turns(self, seconds: float) -> None:
+        """Let the reconciler run for a while."""
+        running = asyncio.ensure_future(self.reconciler.run())
+        await asyncio.sleep(seconds)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    def journalled(self) -> tuple[list[Intent], list[Conclusion]]:
+        """What is durable in the journal's file now."""
+        records = [record for record, _, _ in read_records(self.path.read_bytes()[: self.disk.durable_bytes])]
+        intents = [record for record in records if isinstance(record, Intent)]
+        return intents, [record for record in records if isinstance(record, Conclusion)]
+
+    def assert_each_intent_has_one_outcome(self) -> None:
+        intents, conclusions = self.journalled()
+        assert intents
+        assert sorted(end.seq for end in conclusions) == [intent.seq for intent in intents]
+        assert sorted(record.seq for record in self.outcomes) == [intent.seq for intent in intents]
+
+
+def in_the_field(
+    scenario: Callable[[Rig], Awaitable[None]],
+    folder: Path,
+    *,
+    devices: Collection[str] | None = None,
+    polling: FieldSettings | None = None,
+    dispatch: DispatchSettings = QUICK,
+    driver: DriverFactory | None = None,
+    standing: bool = False,
+) -> None:
+    """Tell a scenario on some devices of a fresh world, from the moment that each has been polled once.
+
+    `standing` keeps the world from moving; `driver` stands in for the registry's.
+    """
+
+    async def main(loop: SimulatedLoop) -> None:
+        clock = LoopClock(loop, NOON)
+        world = World(load("ieee123"), seed=1, start=NOON)
+        everything = world.fleet("127.0.0.1", await world.serve())
+        fleet = Fleet(tuple(d for d in everything.devices if devices is None or d.id in devices))
+        rig = _rig(world, fleet, clock, folder, polling or FieldSettings(), dispatch, driver or drivers()["sunspec"])
+        rig.listen()
+        tasks = [asyncio.ensure_future(rig.poller.run())]
+        if not standing:
+            tasks.append(asyncio.ensure_future(world.run(clock)))
+        await asyncio.sleep(rig.poller.settings.poll_s + 1.0)
+        await scenario(rig)
+        for task in tasks:
+            assert not task.done()
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        world.close()
+
+    run_simulated(main, seed=1)
+
+
+def _rig(
+    world: World,
+    fleet: Fleet,
+    clock: LoopClock,
+    folder: Path,
+    polling: FieldSettings,
+    dispatch: DispatchSettings,
+    driver: DriverFactory,
+) -> Rig:
+    sessions = {device.id: driver(device, clock, OPTIONS) for device in fleet.devices}
+    events: list[Event] = []
+    outcomes: list[CommandRecord] = []
+    disk, path = Disk(), folder / "commands.journal"
+    poller = Poller(fleet, sessions, clock, polling, random.Random(1), events.append)
+    journal = Journal.open(path, sync=disk.sync)
+    reconciler = Reconciler(
+        fleet, sessions, poller, journal, clock, dispatch, on_outcome=outcomes.append, on_event=events.append
+    )
+    return Rig(world, fleet, sessions, poller, reconciler, clock, path, disk, events, outcomes)

@@ -1,0 +1,205 @@
+"""The verifier: each wrong number is found and named, a right plan is not refused, and the feeder has a say."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+
+import numpy as np
+import pytest
+
+from derms.domain.arrays import FloatArray
+from derms.domain.plan import Plan
+from derms.domain.settings import PlanWeights
+from derms.errors import NotConverged
+from derms.optimize.aggregate import VirtualBattery
+from derms.optimize.fallback import defaults, rules, shifted
+from derms.optimize.horizon import PAST_STEPS, Horizon, HorizonInput, SolverLimits
+from derms.optimize.verify import FeederFinding, LookAhead, check_feeder, check_numbers, eased, telling_steps
+from tests.control.values import forecast_of
+
+BATTERY = VirtualBattery(p_rated_w=0.5e6, energy_wh=1e6, energy_min_wh=0.2e6, energy_max_wh=1.9e6, efficiency_frac=0.95)
+HOURS = (np.arange(96, dtype=np.float64) + 0.5) / 4.0
+FORECAST = forecast_of(3e6 + 0.8e6 * np.sin(np.pi * (HOURS - 6.0) / 12.0), pv_rated_w=1e6, pv_frac=0.4)
+
+
+def _plan(battery_w: FloatArray | float = 0.0, curtail_w: FloatArray | float = 0.0) -> Plan:
+    """A plan whose own numbers agree."""
+    resting = defaults(FORECAST, BATTERY, plan_id=1, reason="")
+    battery, curtail = resting.battery_w + battery_w, resting.curtail_w + curtail_w
+    return replace(resting, battery_w=battery, curtail_w=curtail, net_load_w=FORECAST.net_load_w - battery + curtail)
+
+
+def _wrong(plan: Plan, battery: VirtualBattery = BATTERY) -> list[str]:
+    return check_numbers(plan, battery, FORECAST.pv_w, FORECAST.net_load_w)
+
+
+def _first(*powers_w: float) -> FloatArray:
+    column = np.zeros(96)
+    column[: len(powers_w)] = powers_w
+    return column
+
+
+def test_the_optimizers_own_plan_passes() -> None:
+    horizon = Horizon(steps=96, step_s=900.0, scale_w=4e6, weights=PlanWeights())
+    out = horizon.solve(
+        HorizonInput(
+            net_load_w=FORECAST.net_load_w,
+            pv_w=FORECAST.pv_w,
+            past_net_w=np.full(PAST_STEPS, FORECAST.net_load_w[0]),
+            previous_w=np.zeros(96),
+            battery=BATTERY,
+        ),
+        SolverLimits(),
+    )
+    plan = replace(_plan(out.battery_w, out.curtail_w), energy_wh=out.energy_wh, net_load_w=out.net_load_w)
+    assert np.abs(plan.battery_w).max() > 0.1e6
+    assert _wrong(plan) == []
+
+
+@pytest.mark.parametrize("column", ["battery_w", "curtail_w", "energy_wh", "net_load_w"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_value_that_is_not_finite_is_found_in_every_column(column: str, bad: float) -> None:
+    plan = _plan()
+    spoiled = getattr(plan, column).copy()
+    spoiled[40] = bad
+    assert _wrong(replace(plan, **{column: spoiled})) == ["the plan holds values that are not finite"]
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_power_up_to_the_rating_passes_and_beyond_it_does_not(sign: float) -> None:
+    assert _wrong(_plan(_first(sign * 0.5e6))) == []
+    assert _wrong(_plan(_first(sign * 0.502e6))) == ["battery power beyond 500.0 kW"]
+
+
+@pytest.mark.parametrize(("curtail_w", "passes"), [(0.4e6, True), (0.402e6, False), (-0.002e6, False)])
+def test_no_more_sun_can_be_held_back_than_shines(curtail_w: float, passes: bool) -> None:
+    assert _wrong(_plan(curtail_w=_first(0.0, curtail_w))) == ([] if passes else ["more PV held back than there is"])
+
+
+def test_a_net_load_that_does_not_add_up_is_found_with_its_amount() -> None:
+    plan = _plan(_first(0.1e6))
+    off_w = _first(0.0, 0.0, 2e3)
+    assert _wrong(replace(plan, net_load_w=plan.net_load_w + off_w)) == ["net load does not add up by 2.0 kW"]
+
+
+def test_energy_is_followed_with_losses_and_not_taken_from_the_plans_own_column() -> None:
+    """0.8 MWh above the reserve give 0.76 MWh at the terminals: six quarters of 0.5 MW are 0.75, seven too many."""
+    assert _wrong(_plan(_first(*[0.5e6] * 6))) == []
+    assert len(found := _wrong(_plan(_first(*[0.5e6] * 7)))) == 1
+    assert found[0].startswith("energy falls to 78.9 kWh")
+    # 0.9 MWh of room take 0.947 MWh from the terminals: seven quarters are 0.875, eight too many.
+    assert _wrong(_plan(_first(*[-0.5e6] * 7))) == []
+    assert _wrong(_plan(_first(*[-0.5e6] * 8)))[0].startswith("energy rises to 1950.0 kWh")
+
+
+def test_a_store_that_starts_outside_its_bounds_may_come_back_but_not_go_further() -> None:
+    empty = replace(BATTERY, energy_wh=0.1e6)
+    assert _wrong(_plan(_first(-0.2e6, -0.2e6)), empty) == []
+    assert _wrong(_plan(), empty) == []
+    assert _wrong(_plan(_first(0.2e6, 0.2e6)), empty)[0].startswith("energy falls")
+
+
+@pytest.mark.parametrize("energy_wh", [0.1e6, 0.2e6, 1e6, 1.9e6, 1.95e6])
+def test_rules_and_defaults_always_pass(energy_wh: float) -> None:
+    battery = replace(BATTERY, energy_wh=energy_wh)
+    by_rule = rules(FORECAST, battery, plan_id=2, reason="")
+    assert np.abs(by_rule.battery_w).max() > 0.1e6
+    assert _wrong(by_rule, battery) == []
+    assert _wrong(defaults(FORECAST, battery, plan_id=2, reason=""), battery) == []
+
+
+def test_rules_flatten_the_day_within_what_the_battery_holds() -> None:
+    plan = rules(FORECAST, BATTERY, plan_id=2, reason="why")
+    assert plan.net_load_w.max() <= FORECAST.net_load_w.max()
+    assert np.ptp(plan.net_load_w[:24]) < np.ptp(FORECAST.net_load_w[:24])
+    inside = (plan.energy_wh >= BATTERY.energy_min_wh - 1.0) & (plan.energy_wh <= BATTERY.energy_max_wh + 1.0)
+    assert inside.all()
+    assert plan.energy_wh.min() == pytest.approx(BATTERY.energy_min_wh)
+    assert (plan.reason, plan.id) == ("why", 2)
+
+
+def test_a_shifted_plan_keeps_each_power_at_its_time_and_rests_beyond_its_end() -> None:
+    plan = _plan(np.arange(96, dtype=np.float64) * 1e3, 0.1e6)
+    start = plan.start + timedelta(minutes=37)
+    later = forecast_of(FORECAST.net_load_w + 5e4, pv_rated_w=1e6, pv_frac=0.05, start=start)
+    moved = shifted(plan, later, plan_id=9, reason="late")
+    # Step 0 spans minutes 37 to 52; its middle lies in the old step 2.
+    np.testing.assert_array_equal(moved.battery_w[:94], np.arange(2, 96) * 1e3)
+    np.testing.assert_array_equal(moved.battery_w[94:], 0.0)
+    np.testing.assert_allclose(moved.curtail_w[:94], 0.05e6)  # no more than now shines
+    np.testing.assert_array_equal(moved.curtail_w[94:], 0.0)
+    np.testing.assert_allclose(moved.net_load_w, later.net_load_w - moved.battery_w + moved.curtail_w)
+    assert (moved.id, moved.start, moved.reason) == (9, later.start, "late")
+
+
+def test_the_telling_steps_are_the_next_the_hardest_soon_and_the_extremes() -> None:
+    assert telling_steps(_plan(_first(1e3, 0.0, -9e3, 2e3, 0.0, 50e3, 0.0, -80e3)), near=4) == [0, 2, 5, 7]
+    assert telling_steps(_plan(), near=4) == [0]
+
+
+FIRST, SECOND = np.array([True, False]), np.array([False, True])
+
+
+def _feeder(excess_pu: Callable[[FloatArray], float]) -> Callable[[FloatArray, float], LookAhead]:
+    def look_ahead(der_w: FloatArray, factor: float) -> LookAhead:
+        excess = excess_pu(der_w) * factor
+        return LookAhead(violations=3 * (excess > 0.0), excess_pu=excess, low=FIRST, high=SECOND)
+
+    return look_ahead
+
+
+def _check(look_ahead: Callable[[FloatArray, float], LookAhead], factor: float = 1.0) -> list[FeederFinding]:
+    return check_feeder([4], np.array([[10.0, 0.0]]), np.array([[0.0, 0.0]]), np.array([factor]), look_ahead)
+
+
+def test_a_plan_that_makes_voltages_worse_is_found_with_its_step_and_its_nodes() -> None:
+    (finding,) = _check(_feeder(lambda der_w: 0.01 * float(der_w[0] > 0.0)))
+    assert (finding.step, finding.low.tolist(), finding.high.tolist()) == (4, [True, False], [False, True])
+    assert finding.text.startswith("step 4: 3 nodes outside their voltage range by 0.010 pu")
+
+
+@pytest.mark.parametrize("bare_pu", [0.01, 0.006, 0.2])
+def test_voltages_no_worse_than_without_the_plan_are_no_finding(bare_pu: float) -> None:
+    assert _check(_feeder(lambda der_w: 0.01 if der_w[0] else bare_pu)) == []
+
+
+def test_the_load_of_the_step_decides() -> None:
+    worse = _feeder(lambda der_w: 0.004 * float(der_w[0] > 0.0))
+    assert _check(worse) == []
+    assert len(_check(worse, factor=1.5)) == 1
+
+
+def test_a_feeder_without_a_solution_is_a_finding() -> None:
+    def diverging(der_w: FloatArray, factor: float) -> LookAhead:
+        raise NotConverged("no power-flow solution")
+
+    (finding,) = _check(diverging)
+    assert "no power-flow solution" in finding.text
+    assert not finding.low.any()
+    assert not finding.high.any()
+
+
+def _finding(low: list[bool], high: list[bool]) -> FeederFinding:
+    return FeederFinding(0, "", np.array(low), np.array(high))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "powers_w", "caps"),
+    [
+        ([True, True, True], [False] * 3, [-5.0, 5.0, 0.0], [0.5, 1.0, 1.0]),  # charging where it is too low
+        ([False] * 3, [True, True, True], [-5.0, 5.0, 0.0], [1.0, 0.5, 1.0]),  # discharging where it is too high
+        ([False] * 3, [False] * 3, [-5.0, 5.0, 0.0], [0.5, 0.5, 0.5]),  # the strain lies elsewhere
+        ([False, True, False], [False] * 3, [-5.0, 5.0, 0.0], [0.5, 0.5, 0.5]),  # the battery there helps already
+    ],
+)
+def test_easing_halves_the_share_of_who_strains_and_of_all_when_nobody_does(
+    low: list[bool], high: list[bool], powers_w: list[float], caps: list[float]
+) -> None:
+    finding = _finding(low, high)
+    np.testing.assert_array_equal(eased(np.ones(3), np.array([powers_w]), [finding]), caps)
+
+
+def test_findings_at_several_steps_ease_everybody_who_strains_at_one_of_them() -> None:
+    findings = [_finding([True, False, False], [False] * 3), _finding([False] * 3, [False, False, True])]
+    powers_w = np.array([[-5.0, 0.0, 0.0], [0.0, 0.0, 5.0]])
+    np.testing.assert_array_equal(eased(np.array([1.0, 1.0, 0.5]), powers_w, findings), [0.5, 1.0, 0.25])

@@ -1,0 +1,210 @@
+"""The whole service on a part of a simulated world, in simulated time: what it does, says and leaves behind."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from derms.domain.alarm import Event
+from derms.domain.der import Fleet
+from derms.domain.plan import PlanSource
+from derms.errors import PlanError
+from derms.field.journal import Conclusion, Intent, read_records
+from derms.optimize.horizon import HorizonInput, HorizonOutput, SolverLimits
+from derms.service.app import Service, Surroundings
+from derms.service.cadence import run_on_clock
+from derms.service.clock import LoopClock
+from derms.service.config import load_site
+from derms.service.simulated import SimulatedLoop, run_simulated
+from drivers.registry import drivers
+from feeders.catalog import load
+from hil.cli import write_files
+from hil.server import Fault
+from hil.world import World
+
+EVENING = datetime(2026, 4, 16, 1, 0, tzinfo=UTC)
+"""18:00 in Los Angeles: the load rises while the sun goes."""
+DEVICES = ("pv01", "pv02", "pv04", "bat01", "bat02", "bat03", "head", "system")
+
+
+@dataclass
+class Day:
+    """A service at work, and its world."""
+
+    world: World
+    service: Service
+    clock: LoopClock
+
+    def kinds(self, source: str) -> list[str]:
+        return [event.kind for event in self.service.events if event.source == source]
+
+    def holding(self) -> set[str]:
+        """Devices that hold a setpoint or a limit now."""
+        commands = self.world.commands
+        held = commands.setpoint.enabled | commands.limit.enabled
+        return {der.id for der, holds in zip(self.world.package.ders, held, strict=True) if holds}
+
+
+def _day(scenario: Callable[[Day], Awaitable[None]], folder: Path, *, mode: str = "auto") -> Day:
+    """Run the service from the evening on until the scenario ends; then it is stopped as by Ctrl-C."""
+
+    async def main(loop: SimulatedLoop) -> Day:
+        clock = LoopClock(loop, EVENING)
+        world = World(load("ieee123"), seed=1, start=EVENING)
+        path = write_files(world, "127.0.0.1", await world.serve(), folder, mode=mode)
+        site = load_site(path, drivers=drivers().keys(), feeder=load)
+        site = replace(site, fleet=Fleet(tuple(d for d in site.fleet.devices if d.id in DEVICES)))
+        around = Surroundings(
+            clock=clock,
+            runner=lambda jobs: run_on_clock(jobs, clock),
+            chance=random.Random(1),
+            executor=None,
+            limits=SolverLimits(),
+        )
+        events: list[Event] = []
+        day = Day(world, Service(site, around, drivers=drivers(), on_event=events.append), clock)
+        stop = asyncio.Event()
+        living = asyncio.ensure_future(world.run(clock))
+        serving = asyncio.ensure_future(day.service.run(stop))
+        telling = asyncio.ensure_future(scenario(day))
+        await asyncio.wait([serving, telling], return_when=asyncio.FIRST_COMPLETED)
+        stop.set()
+        await serving
+        await telling
+        living.cancel()
+        await asyncio.gather(living, return_exceptions=True)
+        world.close()
+        assert events == day.service.events
+        return day
+
+    return run_simulated(main, seed=1)
+
+
+def test_batteries_follow_the_plan_and_are_handed_back_at_the_end(tmp_path: Path) -> None:
+    async def scenario(day: Day) -> None:
+        await asyncio.sleep(700.0)
+        decision = day.service.brain.decision
+        assert decision is not None
+        assert decision.plan.source is PlanSource.OPTIMIZER
+        assert {"bat01", "bat02", "bat03"} <= day.holding()
+        batteries_w = float(day.world.state.p_w[day.world.ratings.is_battery].sum())
+        assert batteries_w == pytest.approx(float(decision.plan.battery_w[0]), rel=0.25)
+        assert abs(batteries_w) > 10e3
+
+    day = _day(scenario, tmp_path)
+    assert day.holding() == set()
+    assert day.world.tap.violations == []
+    assert day.service.gateway.reconciler.counts.failed == 0
+    assert day.service.brain.plans_fallback == 0
+    records = [record for record, _, _ in read_records((tmp_path / "data" / "commands.journal").read_bytes())]
+    intents = [record.seq for record in records if isinstance(record, Intent)]
+    assert intents
+    assert sorted(record.seq for record in records if isinstance(record, Conclusion)) == intents
+
+
+def test_in_observe_mode_it_plans_and_nothing_is_written(tmp_path: Path) -> None:
+    async def scenario(day: Day) -> None:
+        await asyncio.sleep(700.0)
+        assert day.service.brain.decision is not None
+
+    day = _day(scenario, tmp_path, mode="observe")
+    assert day.service.brain.plans >= 2
+    assert day.world.tap.writes == 0
+
+
+def test_without_a_solver_it_goes_on_with_its_last_good_plan_and_says_so_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(day: Day) -> None:
+        await asyncio.sleep(60.0)
+
+        def failing(given: HorizonInput) -> HorizonOutput:
+            raise PlanError("the solver is gone")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(day.service.brain, "_optimize", failing)
+            await asyncio.sleep(900.0)
+            decision = day.service.brain.decision
+            assert decision is not None
+            assert decision.plan.source is PlanSource.LAST_GOOD
+            assert day.kinds("brain") == ["plan-source"]
+            assert day.service.brain.plans_fallback == 3
+            assert {"bat01", "bat02", "bat03"} <= day.holding()
+        await asyncio.sleep(300.0)
+        assert day.kinds("brain") == ["plan-source"] * 2
+
+    _day(scenario, tmp_path)
+
+
+def test_a_frozen_device_leaves_the_plan_and_comes_back_when_it_moves(tmp_path: Path) -> None:
+    async def scenario(day: Day) -> None:
+        row = day.service.site.fleet.index["bat01"]
+        await asyncio.sleep(30.0)
+        day.world.servers["bat01"].fault(Fault.FREEZE)
+        await asyncio.sleep(640.0)
+        decision = day.service.brain.decision
+        assert decision is not None
+        commanded = np.isfinite(decision.dispatch.p_set_w[:, 0])
+        assert not commanded[row]
+        assert commanded.sum() == 2
+        await day.world.servers["bat01"].heal()
+        await asyncio.sleep(640.0)
+        assert np.isfinite(day.service.brain.decision.dispatch.p_set_w[row]).all()  # type: ignore[union-attr]
+        assert [kind for kind in day.kinds("bat01") if kind.startswith("values-")] == ["values-suspect", "values-good"]
+
+    _day(scenario, tmp_path)
+
+
+def test_a_broken_estimate_is_an_alarm_once_and_devices_are_released_when_the_dispatch_expires(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The brain may die: the gateway lets the fleet go by itself."""
+
+    async def scenario(day: Day) -> None:
+        await asyncio.sleep(400.0)
+        assert day.holding()
+
+        def dead(self: object) -> object:
+            raise RuntimeError("brain dead")
+
+        monkeypatch.setattr(type(day.service.brain), "_forecast", dead)
+        await asyncio.sleep(1800.0 + 330.0)
+        assert day.kinds("plan") == ["job-failed"]
+        assert day.kinds("gateway") == ["dispatch-expired"]
+        assert day.holding() == set()
+
+    _day(scenario, tmp_path)
+    monkeypatch.undo()
+
+
+def test_after_a_crash_commands_without_an_outcome_are_closed_as_unknown(tmp_path: Path) -> None:
+    """Devices fall back by their own reversion timers; the next service closes what the last one left open."""
+
+    async def crash(day: Day) -> None:
+        await asyncio.sleep(400.0)
+        journal = day.service.gateway.reconciler.journal
+        assert (await asyncio.to_thread(lambda: None)) is None
+        path = tmp_path / "data" / "commands.journal"
+        kept = path.read_bytes()
+        intents = {r.seq for r, _, _ in read_records(kept) if isinstance(r, Intent)}
+        ended = {r.seq for r, _, _ in read_records(kept) if isinstance(r, Conclusion)}
+        assert intents - ended
+        assert journal.path == path
+        (tmp_path / "kept").write_bytes(kept)
+
+    async def look(day: Day) -> None:
+        await asyncio.sleep(1.0)
+        assert day.kinds("gateway") == ["unfinished-commands"]
+
+    _day(crash, tmp_path)
+    (tmp_path / "data" / "commands.journal").write_bytes((tmp_path / "kept").read_bytes())
+    _day(look, tmp_path)
+    records = [r for r, _, _ in read_records((tmp_path / "data" / "commands.journal").read_bytes())]
+    ended = [r for r in records if isinstance(r, Conclusion)]
+    assert sorted(r.seq for r in ended) == [r.seq for r in records if isinstance(r, Intent)]
+    assert type(ended[-1].outcome).__name__ == "Unknown"
