@@ -55,10 +55,14 @@ def quality_guard(bounds: PowerBounds, given: GuardInput) -> PowerBounds:
 
 
 def nameplate_guard(bounds: PowerBounds, given: GuardInput) -> PowerBounds:
-    """Keep batteries within their rating both ways, PV limits between zero and rating; meters take nothing."""
+    """Keep batteries within their rating both ways, PV limits between zero and rating; meters take nothing.
+
+    The rating is the fleet file's or the device's own, whichever is smaller.
+    """
     fleet = given.fleet
-    high_w = np.where(fleet.is_battery | fleet.is_pv, fleet.p_rated_w, -np.inf)
-    low_w = np.where(fleet.is_battery, -fleet.p_rated_w, np.where(fleet.is_pv, 0.0, np.inf))
+    rated_w = np.fmin(fleet.p_rated_w, given.snapshot.p_rated_w)
+    high_w = np.where(fleet.is_battery | fleet.is_pv, rated_w, -np.inf)
+    low_w = np.where(fleet.is_battery, -rated_w, np.where(fleet.is_pv, 0.0, np.inf))
     return bounds.narrowed(low_w, high_w)
 
 
@@ -70,8 +74,9 @@ def soc_guard(bounds: PowerBounds, given: GuardInput) -> PowerBounds:
     """
     fleet, soc = given.fleet, given.snapshot.soc_frac
     hours = given.reversion_s / 3600.0
-    stored_wh = (soc - fleet.soc_min_frac - SOC_MARGIN_FRAC) * fleet.energy_wh
-    room_wh = (fleet.soc_max_frac - soc - SOC_MARGIN_FRAC) * fleet.energy_wh
+    energy_wh = np.fmin(fleet.energy_wh, given.snapshot.energy_wh)
+    stored_wh = (soc - fleet.soc_min_frac - SOC_MARGIN_FRAC) * energy_wh
+    room_wh = (fleet.soc_max_frac - soc - SOC_MARGIN_FRAC) * energy_wh
     out_w = np.maximum(stored_wh, 0.0) * fleet.efficiency_frac / hours
     in_w = np.maximum(room_wh, 0.0) / fleet.efficiency_frac / hours
     known = np.isfinite(soc)

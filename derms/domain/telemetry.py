@@ -36,6 +36,11 @@ class Identity:
     takes_limit: bool
     """Accepts a limit on active-power injection."""
 
+    @property
+    def ratings(self) -> tuple[float, float, float]:
+        """Nominal voltage [V], active power [W] and energy [Wh]."""
+        return self.v_nominal_v, self.p_rated_w, self.energy_wh
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -80,6 +85,10 @@ class TelemetrySnapshot:
     quality: ByteArray
     """Quality per device, shape (n,)."""
     age_s: FloatArray
+    p_rated_w: FloatArray
+    """Nameplate that the device itself reports [W], shape (n,); NaN where it does not."""
+    energy_wh: FloatArray
+    """Usable energy that the device itself reports [Wh], shape (n,); NaN where it does not."""
 
     def good(self, column: str) -> BoolArray:
         """Rows whose value of a column may enter control: quality GOOD and the value there, shape (n,)."""

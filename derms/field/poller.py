@@ -18,12 +18,16 @@ from derms.domain.arrays import ByteArray, FloatArray
 from derms.domain.der import Device, Fleet
 from derms.domain.quality import Quality
 from derms.domain.settings import FieldSettings
-from derms.domain.telemetry import Identity, Reading, TelemetryLayout, TelemetrySnapshot
+from derms.domain.telemetry import COLUMNS, Identity, Reading, TelemetryLayout, TelemetrySnapshot
 from derms.errors import FieldError
 from derms.ports import Clock, DeviceDriver
 
 PLAUSIBLE_FACTOR = 1.2
 """A DER that reports more than this many times its nameplate is not believed."""
+
+
+RATING_TOLERANCE_FRAC = 0.02
+"""Between what a device says of itself and the fleet file: the rounding of both."""
 
 
 @dataclass(slots=True)
@@ -79,7 +83,7 @@ class Poller:
             self.counts.polls += 1
             try:
                 if not post.driver.connected:
-                    post.identity = await post.driver.connect()
+                    self._meet(post, await post.driver.connect())
                 self._keep(post, await post.driver.read())
             except FieldError as error:
                 self._failed(post, error)
@@ -87,6 +91,18 @@ class Poller:
             else:
                 missed = max(0.0, (clock.monotonic_s() - due_s) // period_s)
                 due_s += (missed + 1.0) * period_s
+
+    def _meet(self, post: _Post, identity: Identity) -> None:
+        """Remember who a device says it is; a rating unlike the fleet file's is said once, and the smaller holds."""
+        if identity != post.identity:
+            for what, filed, told in (
+                ("kW", post.device.p_rated_w, identity.p_rated_w),
+                ("kWh", post.device.energy_wh, identity.energy_wh),
+            ):
+                if filed > 0.0 and abs(told - filed) > RATING_TOLERANCE_FRAC * filed:
+                    text = f"says {told / 1e3:g} {what}, the fleet file {filed / 1e3:g} {what}: the smaller holds"
+                    self._event(post, Severity.WARNING, "rating-mismatch", text)
+        post.identity = identity
 
     def _keep(self, post: _Post, reading: Reading) -> None:
         if post.reading is None or reading.raw != post.reading.raw:
@@ -125,15 +141,15 @@ class Poller:
         """Decode the latest reading of every device, layout by layout, and judge each device's quality."""
         count, now_s = len(self._posts), self.clock.monotonic_s()
         columns: dict[str, FloatArray] = {
-            name: np.full(count if "phase" not in name else (count, 3), np.nan)
-            for name in ("p_w", "q_var", "v_v", "soc_frac", "p_phase_w", "q_phase_var", "v_phase_v")
+            name: np.full(count if "phase" not in name else (count, 3), np.nan) for name in COLUMNS
         }
         for layout, rows in self._rows_by_layout().items():
             joined = b"".join(reading.raw for row in rows if (reading := self._posts[row].reading) is not None)
             raw = np.frombuffer(joined, dtype=np.uint8).reshape(len(rows), layout.width)
             for name, values in layout.decode(raw).items():
                 columns[name][rows] = values
-        nominal_v = np.array([np.nan if p.identity is None else p.identity.v_nominal_v for p in self._posts])
+        known = [(np.nan,) * 3 if who is None else who.ratings for who in (post.identity for post in self._posts)]
+        nominal_v, p_rated_w, energy_wh = np.array(known, dtype=np.float64).reshape(-1, 3).T
         age_s = now_s - np.array([self.requested_s(row) for row in range(count)])
         return TelemetrySnapshot(
             at=self.clock.utc(),
@@ -147,6 +163,8 @@ class Poller:
             v_phase_pu=columns["v_phase_v"] / nominal_v[:, None],
             quality=self._quality(columns, age_s, now_s),
             age_s=age_s,
+            p_rated_w=p_rated_w,
+            energy_wh=energy_wh,
         )
 
     def _rows_by_layout(self) -> Mapping[TelemetryLayout, list[int]]:

@@ -290,6 +290,11 @@ class Reconciler:
             text = f"{device_id}: {what}: {_sentence(outcome)}"
             self.on_event(Event(now, Severity.ALARM, device_id, f"command-{name.lower()}", text))
 
+    @property
+    def holding(self) -> list[str]:
+        """Devices that have been written to and have not been seen to be released since."""
+        return [self.fleet.devices[row].id for row in sorted({row for row, _ in self._held})]
+
     async def hand_back(self) -> None:
         """Release every device that holds a command of ours to its own default, now."""
         self._dispatch = None

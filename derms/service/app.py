@@ -20,8 +20,8 @@ from derms.service.gateway import Gateway
 from derms.service.scada import MeterScada
 from derms.service.supervisor import Supervisor
 
-FIRST_ESTIMATE, FIRST_PLAN, FIRST_RECORD = (timedelta(seconds=seconds) for seconds in (15.0, 20.0, 25.0))
-"""After the start: the first poll of every device is in by then."""
+FIRST_ESTIMATE_POLLS, FIRST_PLAN_POLLS, FIRST_RECORD_POLLS = 1.5, 2.0, 2.5
+"""After the start, in poll intervals: the first poll of every device is in by then."""
 RECORD_EVERY_S = 60.0
 
 Runner = Callable[[tuple[Job, ...]], Awaitable[None]]
@@ -82,12 +82,12 @@ class Service:
 
     def jobs(self) -> tuple[Job, ...]:
         """The cadence table of this site."""
-        start = self._clock.utc()
         site, brain = self.site, self.brain
+        start, poll = self._clock.utc(), timedelta(seconds=site.field.poll_s)
         table = (
-            Job("estimate", every(site.estimate.every_s, first=start + FIRST_ESTIMATE), brain.estimate),
-            Job("plan", every(site.plan.every_s, first=start + FIRST_PLAN), brain.plan),
-            Job("record", every(RECORD_EVERY_S, first=start + FIRST_RECORD), brain.record),
+            Job("estimate", every(site.estimate.every_s, first=start + FIRST_ESTIMATE_POLLS * poll), brain.estimate),
+            Job("plan", every(site.plan.every_s, first=start + FIRST_PLAN_POLLS * poll), brain.plan),
+            Job("record", every(RECORD_EVERY_S, first=start + FIRST_RECORD_POLLS * poll), brain.record),
         )
         return tuple(self.supervisor.guarded(job) for job in table)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import uvloop
 
 from derms.domain.alarm import Event
+from derms.domain.mode import Mode
 from derms.domain.quality import Quality
 from derms.errors import ConfigError, DermsError
 from derms.optimize.horizon import SolverLimits
@@ -102,11 +103,14 @@ async def _run(site: Site) -> int:
             limits=SolverLimits(deadline_s=PLAN_DEADLINE_S),
         )
         service = Service(site, around, drivers=plugins.drivers(), on_event=partial(show, zone=site.timezone))
-        print(f"{site.name}: {len(site.fleet)} devices, mode {site.mode}; Ctrl-C hands devices back and ends")
+        print(f"{site.name}: {len(site.fleet)} devices, mode {site.mode}; Ctrl-C ends", flush=True)
         status = asyncio.ensure_future(_status(service))
         await service.run(stop)
         status.cancel()
-    print("stopped; every device that was commanded has been handed back")
+    if left := service.gateway.reconciler.holding:
+        print(f"derms: stopped; not handed back, left to their own timers: {', '.join(left)}", file=sys.stderr)
+        return FAILED
+    print("stopped" + ("; every device that was commanded has been handed back" if site.mode is Mode.AUTO else ""))
     return OK
 
 

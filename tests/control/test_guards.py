@@ -23,7 +23,7 @@ ROWS: st.SearchStrategy[list[Row]] = st.lists(
         st.floats(0.0, 4e6),
         st.one_of(st.floats(-2e6, 2e6), ANY),
         st.one_of(st.floats(-1e6, 1e6), st.just(np.nan)),
-        st.one_of(st.floats(0.0, 1.0), ANY),
+        st.one_of(st.floats(0.0, 1.0), st.floats(-1e6, 1e6), st.sampled_from([np.nan, np.inf, -np.inf])),
         st.sampled_from([Quality.GOOD] * 4 + list(Quality)),
     ),
     min_size=1,
@@ -117,6 +117,13 @@ def test_values_beyond_nameplate_are_cut_to_it_both_ways() -> None:
     given_ = GuardInput(fleet_of(2, inverters=2), snapshot_of([0.0] * 4, soc_frac=[0.5, 0.5, 0, 0]), REVERSION_S)
     guarded = guard(np.array([40e3, -40e3, 40e3, -1.0]), given_)
     np.testing.assert_array_equal(guarded.value_w, [25e3, -25e3, 30e3, 0.0])
+    assert set(guarded.by) == {"nameplate"}
+
+
+def test_a_device_that_says_it_is_smaller_than_the_fleet_file_is_believed() -> None:
+    snapshot = snapshot_of([0.0, 0.0], soc_frac=[0.5, 0.5], p_rated_w=[10e3, 99e3])
+    guarded = guard(np.array([25e3, 99e3]), GuardInput(fleet_of(2), snapshot, REVERSION_S))
+    np.testing.assert_array_equal(guarded.value_w, [10e3, 25e3])
     assert set(guarded.by) == {"nameplate"}
 
 

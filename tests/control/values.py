@@ -40,6 +40,7 @@ def snapshot_of(
     *,
     soc_frac: Sequence[float] | None = None,
     quality: Sequence[Quality] | None = None,
+    p_rated_w: Sequence[float] | None = None,
     at: datetime = NOON,
 ) -> TelemetrySnapshot:
     """A snapshot with these powers, and good unless said otherwise."""
@@ -57,6 +58,8 @@ def snapshot_of(
         v_phase_pu=nothing_3,
         quality=np.full(count, Quality.GOOD, np.uint8) if quality is None else np.array(quality, dtype=np.uint8),
         age_s=np.zeros(count),
+        p_rated_w=nothing if p_rated_w is None else np.array(p_rated_w, dtype=np.float64),
+        energy_wh=nothing,
     )
 
 

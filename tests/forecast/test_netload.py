@@ -154,6 +154,14 @@ def test_a_cloud_of_this_minute_is_gone_in_an_hour() -> None:
     assert lasting[4] < 0.6 * bright[4]
 
 
+@pytest.mark.parametrize(("seen_pu", "index"), [(5.0, 1.1), (-1.0, 0.05)])
+def test_what_no_sky_can_do_is_not_carried_into_the_next_hours(seen_pu: float, index: float) -> None:
+    morning = NOON.replace(hour=8)
+    made = _forecast(morning, _seen(morning, pv_frac=seen_pu))
+    fading = CLOUD_TYPICAL + (index - CLOUD_TYPICAL) * np.exp(-0.125 / 2.0)
+    assert made.pv_frac[0] == pytest.approx(fading * _clear(morning)[0])
+
+
 def test_at_night_what_inverters_show_says_nothing_about_tomorrows_sky() -> None:
     night = NOON.replace(hour=2)
     np.testing.assert_array_equal(

@@ -71,6 +71,8 @@ def snapshot_after(seconds: float) -> TelemetrySnapshot:
         v_phase_pu=volts,
         quality=np.array([Quality.GOOD, Quality.SUSPECT, Quality.GOOD, Quality.MISSING], dtype=np.uint8),
         age_s=np.array([1.0, 2.0, 3.0, np.inf]),
+        p_rated_w=np.array([50e3, 25e3, np.nan, np.nan]),
+        energy_wh=np.array([np.nan, 1e5, np.nan, np.nan]),
     )
 
 

@@ -120,14 +120,14 @@ def test_rules_flatten_the_day_within_what_the_battery_holds() -> None:
 
 def test_a_shifted_plan_keeps_each_power_at_its_time_and_rests_beyond_its_end() -> None:
     plan = _plan(np.arange(96, dtype=np.float64) * 1e3, 0.1e6)
-    start = plan.start + timedelta(minutes=37)
+    start = plan.start + timedelta(minutes=40)
     later = forecast_of(FORECAST.net_load_w + 5e4, pv_rated_w=1e6, pv_frac=0.05, start=start)
     moved = shifted(plan, later, plan_id=9, reason="late")
-    # Step 0 spans minutes 37 to 52; its middle lies in the old step 2.
-    np.testing.assert_array_equal(moved.battery_w[:94], np.arange(2, 96) * 1e3)
-    np.testing.assert_array_equal(moved.battery_w[94:], 0.0)
-    np.testing.assert_allclose(moved.curtail_w[:94], 0.05e6)  # no more than now shines
-    np.testing.assert_array_equal(moved.curtail_w[94:], 0.0)
+    # Step 0 spans minutes 40 to 55; its middle lies in the old step 3.
+    np.testing.assert_array_equal(moved.battery_w[:93], np.arange(3, 96) * 1e3)
+    np.testing.assert_array_equal(moved.battery_w[93:], 0.0)
+    np.testing.assert_allclose(moved.curtail_w[:93], 0.05e6)  # no more than now shines
+    np.testing.assert_array_equal(moved.curtail_w[93:], 0.0)
     np.testing.assert_allclose(moved.net_load_w, later.net_load_w - moved.battery_w + moved.curtail_w)
     assert (moved.id, moved.start, moved.reason) == (9, later.start, "late")
 
