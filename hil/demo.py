@@ -7,6 +7,7 @@ The day without control is the same world with the same seed, stepped in a proce
 import argparse
 import asyncio
 import json
+import math
 import multiprocessing
 import random
 import shutil
@@ -292,10 +293,11 @@ def live_line(run: Run, part: float, now: datetime) -> str:
     service, snapshot = run.service, run.service.gateway.snapshot()
     decision = service.brain.decision
     plan = f"{decision.plan.net_load_w[0] / 1e3:4.0f}" if decision is not None else "   -"
+    load = f"{service.brain.net_load_w / 1e3:4.0f}" if math.isfinite(service.brain.net_load_w) else "   -"
     good = int((snapshot.quality == Quality.GOOD).sum())
     alarms = sum(event.severity is Severity.ALARM for event in service.events)
     return (
-        f"{part:4.0%} {now:%H:%M}  load {service.brain.net_load_w / 1e3:4.0f} kW  plan {plan} kW  "
+        f"{part:4.0%} {now:%H:%M}  load {load}  plan {plan} kW  "
         f"ramp {_ramp_kw_per_h(run.truth)} kW/h  devices {good}/{len(snapshot.quality)}  alarms {alarms}"
     )
 

@@ -93,9 +93,11 @@ def compared(summary: Mapping[str, object]) -> list[tuple[str, str, str, str]]:
 
 
 def _change(without: float, managed: float) -> str:
-    if without <= 0.0 or without == managed:
+    """The change in percent; nothing where a percentage of nothing, or of a fall, would be taken."""
+    if without <= 0.0:
         return "the same" if without == managed else ""
-    return f"{abs(managed / without - 1.0):.0%} {'lower' if managed < without else 'higher'}"
+    change = round(managed / without - 1.0, 3)
+    return f"{abs(change):.1%} {'lower' if change < 0.0 else 'higher'}" if change else "the same"
 
 
 def facts(summary: Mapping[str, object]) -> list[tuple[str, str]]:

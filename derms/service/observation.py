@@ -62,7 +62,8 @@ class Observation:
     def past_net_w(self, now: datetime, otherwise_w: float) -> FloatArray:
         """Means of net load over the last steps, oldest first, shape (steps,).
 
-        A step without any value takes the next later one that has, and `otherwise_w` where none has.
+        A step without any value takes that of the next later step that has one, else of the last earlier one;
+        `otherwise_w` stands for all where none has.
         """
         sums = np.zeros(self._steps)
         counts = np.zeros(self._steps)
@@ -71,9 +72,9 @@ class Observation:
             if 0 <= step < self._steps and np.isfinite(net_w):
                 sums[step] += net_w
                 counts[step] += 1.0
-        past_w: FloatArray = np.divide(sums, counts, out=np.full(self._steps, np.nan), where=counts > 0.0)
-        value = otherwise_w
-        for step in reversed(range(self._steps)):
-            value = past_w[step] if np.isfinite(past_w[step]) else value
-            past_w[step] = value
+        known = np.flatnonzero(counts)
+        if not known.size:
+            return np.full(self._steps, otherwise_w)
+        source = known[np.minimum(np.searchsorted(known, np.arange(self._steps)), known.size - 1)]
+        past_w: FloatArray = sums[source] / counts[source]
         return past_w

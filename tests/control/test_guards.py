@@ -20,7 +20,7 @@ ROWS: st.SearchStrategy[list[Row]] = st.lists(
     st.tuples(
         st.sampled_from(DeviceKind),
         st.floats(0.0, 1e6),
-        st.floats(0.0, 4e6),
+        st.floats(1.0, 4e6),
         st.one_of(st.floats(-2e6, 2e6), ANY),
         st.one_of(st.floats(-1e6, 1e6), st.just(np.nan)),
         st.one_of(st.floats(0.0, 1.0), st.floats(-1e6, 1e6), st.sampled_from([np.nan, np.inf, -np.inf])),

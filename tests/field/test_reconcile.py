@@ -8,9 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from derms.domain.dispatch import Applied, Clamped, Failed, Held, NotFollowing, Quantity, Rejected, Unknown
+from derms.domain.dispatch import (
+    Applied,
+    Clamped,
+    CommandRecord,
+    Failed,
+    Held,
+    NotFollowing,
+    Quantity,
+    Rejected,
+    Unknown,
+)
 from derms.domain.quality import Quality
-from derms.domain.settings import DispatchSettings
+from derms.domain.settings import DispatchSettings, FieldSettings
 from drivers.sunspec.driver import SunSpecDriver
 from hil.server import Fault
 from tests.field.rig import QUICK, Rig, in_the_field
@@ -197,6 +207,27 @@ def test_a_device_that_holds_the_value_and_does_not_follow_it_is_found_by_its_po
         assert set(rig.ended("bat02")) == {"Applied"}
 
     in_the_field(scenario, tmp_path, devices=PAIR)
+
+
+def test_an_effect_is_judged_by_readings_from_after_the_write_only(tmp_path: Path) -> None:
+    """A battery at rest that is told to rest looks obedient at once; it has to be looked at again."""
+    polling = FieldSettings(poll_s=60.0, stale_after_s=130.0, frozen_after_s=200.0)
+
+    async def scenario(rig: Rig) -> None:
+        judged_by_s: list[float] = []
+
+        def on_outcome(record: CommandRecord) -> None:
+            if isinstance(record.outcome, Applied):
+                since_write = (rig.clock.utc() - record.at).total_seconds()
+                judged_by_s.append(rig.poller.requested_s(0) - (rig.clock.monotonic_s() - since_write))
+
+        rig.reconciler.on_outcome = on_outcome
+        rig.want({"bat01": 0.0})
+        await rig.turns(600.0)
+        assert len(judged_by_s) >= 2
+        assert min(judged_by_s) > 0.0
+
+    in_the_field(scenario, tmp_path, devices=("bat01",), polling=polling, dispatch=replace(QUICK, interval_s=75.0))
 
 
 def test_a_limit_is_followed_by_any_power_below_it(tmp_path: Path) -> None:

@@ -79,10 +79,12 @@ def test_the_past_is_the_mean_of_each_quarter_hour_oldest_first() -> None:
     np.testing.assert_allclose(past_w, [1e6 + 7e3, 1e6 + 1e3 * sum(later) / len(later), 1e6 + 37e3])
 
 
-def test_a_gap_takes_the_next_later_value_and_the_present_where_there_is_none() -> None:
-    memory = _memory(steps=4)
-    memory.add(snapshot_of(POWERS_W, at=NOON - timedelta(minutes=20)), 2e6, FREE)
-    np.testing.assert_array_equal(memory.past_net_w(NOON, 3e6), [2e6, 2e6, 2e6, 3e6])
+def test_a_gap_takes_the_next_later_value_or_the_last_one_and_the_present_only_where_nothing_is_known() -> None:
+    """A meter lost for a quarter hour must not put a hole into what the optimizer is given."""
+    memory = _memory(steps=5)
+    for minutes, net_w in ((50, 1e6), (20, 2e6)):
+        memory.add(snapshot_of(POWERS_W, at=NOON - timedelta(minutes=minutes)), net_w, FREE)
+    np.testing.assert_array_equal(memory.past_net_w(NOON, np.nan), [1e6, 1e6, 2e6, 2e6, 2e6])
     np.testing.assert_array_equal(_memory(steps=2).past_net_w(NOON, 3e6), [3e6, 3e6])
 
 

@@ -118,10 +118,13 @@ def test_in_observe_mode_it_plans_and_nothing_is_written(tmp_path: Path) -> None
     async def scenario(day: Day) -> None:
         await asyncio.sleep(700.0)
         assert day.service.brain.decision is not None
+        day.service.gateway.adopt(day.service.brain.decision.dispatch)
+        await asyncio.sleep(310.0)
 
     day = _day(scenario, tmp_path, mode="observe")
     assert day.service.brain.plans >= 2
     assert day.world.tap.writes == 0
+    assert day.service.gateway.reconciler.counts.writes == 0
 
 
 def test_without_a_solver_it_goes_on_with_its_last_good_plan_and_says_so_once(
@@ -184,6 +187,24 @@ def test_without_its_brain_the_gateway_lets_the_fleet_go_when_the_dispatch_expir
         assert day.kinds("plan") == ["job-failed"]
         assert day.kinds("gateway") == ["dispatch-expired"]
         assert day.holding() == set()
+
+    _day(scenario, tmp_path)
+
+
+def test_without_net_load_it_plans_on_for_half_an_hour_then_waits_and_says_so_once(tmp_path: Path) -> None:
+    async def scenario(day: Day) -> None:
+        await asyncio.sleep(60.0)
+        day.world.servers["system"].fault(Fault.STOP)
+        await asyncio.sleep(1500.0)
+        assert day.service.brain.plans == 6
+        assert day.kinds("brain") == []
+        await asyncio.sleep(1800.0)
+        plans = day.service.brain.plans
+        assert plans < 9
+        assert day.kinds("brain") == ["plan-waits"]
+        await day.world.servers["system"].heal()
+        await asyncio.sleep(600.0)
+        assert day.service.brain.plans > plans
 
     _day(scenario, tmp_path)
 
