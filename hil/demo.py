@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from derms.domain.alarm import Event, Severity
+from derms.domain.alarm import Event
 from derms.domain.quality import Quality
 from derms.errors import DermsError
 from derms.optimize.horizon import SolverLimits
@@ -201,8 +201,8 @@ async def day(options: Options, *, executor: Executor | None, limits: SolverLimi
     clock = LoopClock(loop, options.start)
     world = World(plugins.feeder_source()(FEEDER), seed=options.seed, start=options.start)
     ports = await world.serve()
-    shutil.rmtree(options.report / "site", ignore_errors=True)
-    path = write_files(world, "127.0.0.1", ports, options.report / "site", mode="auto")
+    shutil.rmtree(options.report / "demo-site", ignore_errors=True)
+    path = write_files(world, "127.0.0.1", ports, options.report / "demo-site", mode="auto")
     site = load_site(path, drivers=plugins.drivers().keys(), feeder=plugins.feeder_source())
     around = Surroundings(
         clock=clock,
@@ -295,10 +295,9 @@ def live_line(run: Run, part: float, now: datetime) -> str:
     plan = f"{decision.plan.net_load_w[0] / 1e3:4.0f}" if decision is not None else "   -"
     load = f"{service.brain.net_load_w / 1e3:4.0f}" if math.isfinite(service.brain.net_load_w) else "   -"
     good = int((snapshot.quality == Quality.GOOD).sum())
-    alarms = sum(event.severity is Severity.ALARM for event in service.events)
     return (
         f"{part:4.0%} {now:%H:%M}  load {load}  plan {plan} kW  "
-        f"ramp {_ramp_kw_per_h(run.truth)} kW/h  devices {good}/{len(snapshot.quality)}  alarms {alarms}"
+        f"ramp {_ramp_kw_per_h(run.truth)} kW/h  devices {good}/{len(snapshot.quality)}  alarms {service.alarms}"
     )
 
 

@@ -214,6 +214,6 @@ def _table(rows: Sequence[Sequence[str]], *, head: Sequence[str] = (), numbers: 
 
 def _events(run: Run, start: datetime) -> str:
     events = run.service.events
-    rows = [(f"{event.at.astimezone(start.tzinfo):%H:%M:%S}", event.severity, event.text) for event in events]
+    rows = [(f"{event.at.astimezone(start.tzinfo):%a %H:%M:%S}", event.severity, event.text) for event in events]
     more = f"<p class=small>{len(rows) - EVENTS_MAX} more in the historian.</p>" if len(rows) > EVENTS_MAX else ""
     return f"<h2>Events</h2>{_table(rows[:EVENTS_MAX]) if rows else '<p class=small>There were none.</p>'}{more}"

@@ -57,7 +57,7 @@ def summarize(run: Run, without: Truth, *, seed: int, wall_s: float) -> dict[str
         "trace_hash": run.trace_hash,
         "seed": seed,
         "outcomes": dict(sorted(writes.outcomes.items())),
-        "alarms": sum(event.severity == "alarm" for event in run.service.events),
+        "alarms": run.service.alarms,
     }
 
 

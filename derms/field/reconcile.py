@@ -52,6 +52,7 @@ class _Pending:
     wanted_w: float
     by: str
     at: datetime
+    valid_until_s: float
     written_s: float = np.inf
 
 
@@ -164,7 +165,8 @@ class Reconciler:
             self._end(replaced, Superseded())
         at = self.clock.utc()
         seq = self.journal.intend(at, self.clock.monotonic_s(), device_id, command, plan_id)
-        return _Pending(seq, row, command, plan_id, float(wanted_w), by, at)
+        valid_until_s = np.inf if dispatch is None or value_w is None else dispatch.valid_until_s
+        return _Pending(seq, row, command, plan_id, float(wanted_w), by, at, valid_until_s)
 
     async def _carry_out(self, due: list[_Pending]) -> None:
         """Make the intents durable, then write them, all devices of the group side by side."""
@@ -208,6 +210,9 @@ class Reconciler:
                 await driver.connect()
         except FieldError as error:
             self._end(pending, Failed(f"not connected: {error}"))
+            return
+        if self.clock.monotonic_s() > pending.valid_until_s:
+            self._end(pending, Expired())
             return
         self.counts.writes += 1
         self._held.add(key)

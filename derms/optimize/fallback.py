@@ -12,11 +12,15 @@ from derms.optimize.aggregate import VirtualBattery
 
 
 def shifted(last: Plan, forecast: Forecast, *, plan_id: int, reason: str) -> Plan:
-    """The last good plan at the steps of a new forecast; beyond its end batteries rest and PV runs free."""
+    """The last good plan at the steps of a new forecast; beyond its end batteries rest and PV runs free.
+
+    A new step that reaches over two old ones takes the mean of what it covers, so that energy stays what it was.
+    """
     offset_s = (forecast.start - last.start).total_seconds()
-    ends_s = (np.arange(len(forecast.net_load_w), dtype=np.float64) + 0.5) * forecast.step_s + offset_s
-    battery_w = _at(ends_s, last.battery_w, last.step_s)
-    curtail_w = np.minimum(_at(ends_s, last.curtail_w, last.step_s), np.maximum(forecast.pv_w, 0.0))
+    edges_s = np.arange(len(forecast.net_load_w) + 1, dtype=np.float64) * forecast.step_s + offset_s
+    ends_s = np.arange(len(last.battery_w) + 1, dtype=np.float64) * last.step_s
+    battery_w = _means(edges_s, last.battery_w, ends_s)
+    curtail_w = np.minimum(_means(edges_s, last.curtail_w, ends_s), np.maximum(forecast.pv_w, 0.0))
     return replace(
         last,
         id=plan_id,
@@ -25,17 +29,18 @@ def shifted(last: Plan, forecast: Forecast, *, plan_id: int, reason: str) -> Pla
         step_s=forecast.step_s,
         battery_w=battery_w,
         curtail_w=curtail_w,
-        energy_wh=_at(ends_s, last.energy_wh, last.step_s, beyond=float(last.energy_wh[-1])),
+        energy_wh=np.interp(edges_s[1:], ends_s[1:], last.energy_wh),
         net_load_w=forecast.net_load_w - battery_w + curtail_w,
         source=PlanSource.LAST_GOOD,
         reason=reason,
     )
 
 
-def _at(times_s: FloatArray, values: FloatArray, step_s: float, *, beyond: float = 0.0) -> FloatArray:
-    step = np.floor_divide(times_s, step_s).astype(np.intp)
-    inside = (step >= 0) & (step < len(values))
-    return np.where(inside, values[np.clip(step, 0, len(values) - 1)], beyond)
+def _means(edges_s: FloatArray, values: FloatArray, ends_s: FloatArray) -> FloatArray:
+    """Means between new edges of values that hold between old ones, zero beyond these."""
+    total = np.concatenate([[0.0], np.cumsum(values * np.diff(ends_s))])
+    means: FloatArray = np.diff(np.interp(edges_s, ends_s, total)) / np.diff(edges_s)
+    return means
 
 
 def rules(forecast: Forecast, battery: VirtualBattery, *, plan_id: int, reason: str) -> Plan:

@@ -2,12 +2,13 @@
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import timedelta
 
-from derms.domain.alarm import Event
+from derms.domain.alarm import Event, Severity
 from derms.domain.dispatch import CommandRecord
 from derms.grid.engine import FeederEngine
 from derms.historian.store import Store
@@ -23,6 +24,8 @@ from derms.service.supervisor import Supervisor
 FIRST_ESTIMATE_POLLS, FIRST_PLAN_POLLS, FIRST_RECORD_POLLS = 1.5, 2.0, 2.5
 """After the start, in poll intervals: the first poll of every device is in by then."""
 RECORD_EVERY_S = 60.0
+EVENTS_KEPT = 1000
+"""Latest events in memory; the historian has them all."""
 
 Runner = Callable[[tuple[Job, ...]], Awaitable[None]]
 
@@ -53,7 +56,8 @@ class Service:
     ) -> None:
         site.storage.mkdir(parents=True, exist_ok=True)
         self.site = site
-        self.events: list[Event] = []
+        self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
+        self.alarms = 0
         self._clock = around.clock
         self._runner = around.runner
         self._on_event = on_event
@@ -104,14 +108,17 @@ class Service:
             for part in parts:
                 part.cancel()
             ended = await asyncio.gather(*parts, return_exceptions=True)
-            await self.gateway.hand_back()
-            self.store.close()
+            try:
+                await self.gateway.hand_back()
+            finally:
+                self.store.close()
         for result in ended:
             if isinstance(result, Exception):
                 raise result
 
     def _event(self, event: Event) -> None:
         self.events.append(event)
+        self.alarms += event.severity is Severity.ALARM
         self.store.event(event)
         self._on_event(event)
 

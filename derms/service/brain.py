@@ -22,7 +22,7 @@ from derms.domain.mode import Mode
 from derms.domain.plan import PlanSource
 from derms.domain.quality import Quality
 from derms.domain.telemetry import Identity, TelemetrySnapshot
-from derms.forecast.netload import QUARTER_S, Place, forecast, load_profile, standard_profile
+from derms.forecast.netload import CLOUD_TYPICAL, QUARTER_S, Place, forecast, load_profile, standard_profile
 from derms.forecast.pv import ClearSky
 from derms.grid.engine import FeederEngine
 from derms.grid.estimate import estimate, look_ahead
@@ -103,7 +103,8 @@ class Brain:
         snapshot = self._gateway.snapshot()
         self._note_quality(snapshot)
         self.net_load_w = self._scada.net_load_w(snapshot)
-        self._memory.add(snapshot, self.net_load_w, self._limited())
+        sky_pu = self._place.sky.pu(np.array([snapshot.at.timestamp()]))
+        self._memory.add(snapshot, self.net_load_w, self._limited(), sky_frac=CLOUD_TYPICAL * float(sky_pu[0]))
         der_w, der_var = self._der_powers(snapshot)
         head_w, head_var = self._head(snapshot)
         previous = self._grid

@@ -137,7 +137,7 @@ def status_line(service: Service) -> str:
     return (
         f"{snapshot.at.astimezone(service.site.timezone):%H:%M} net load {load}, {planned}, "
         f"devices {good}/{len(snapshot.quality)}, writes {counts.writes} ({counts.failed} failed), "
-        f"alarms {sum(e.severity == 'alarm' for e in service.events)}"
+        f"alarms {service.alarms}"
     )
 
 

@@ -29,17 +29,19 @@ class Observation:
         for end, value in zip(ends, net_w, strict=True):
             self._entries.append((end - timedelta(seconds=self._step_s / 2), float(value), np.nan, np.nan))
 
-    def add(self, snapshot: TelemetrySnapshot, net_w: float, limited: BoolArray) -> None:
+    def add(self, snapshot: TelemetrySnapshot, net_w: float, limited: BoolArray, *, sky_frac: float) -> None:
         """Enter one snapshot; `limited` marks PV that a command holds back, shape (n,).
 
-        A DER without a good value counts as the others of its kind do: PV with their mean output, batteries at rest.
+        A DER without a good value counts as the others of its kind do: batteries at rest, PV with their mean output,
+        or with `sky_frac` of nameplate where no inverter tells, as at night.
         """
         fleet = self._fleet
         good = snapshot.good("p_w")
         pv_frac = self._output_frac(snapshot, fleet.is_pv & good & ~limited)
         known_w = float(snapshot.p_w[good & (fleet.is_pv | fleet.is_battery)].sum())
         unseen_w = float(fleet.p_rated_w[fleet.is_pv & ~good].sum())
-        gross_w = net_w + known_w + (unseen_w * self._output_frac(snapshot, fleet.is_pv & good) if unseen_w else 0.0)
+        output_frac = self._output_frac(snapshot, fleet.is_pv & good)
+        gross_w = net_w + known_w + unseen_w * (output_frac if np.isfinite(output_frac) else sky_frac)
         self._entries.append((snapshot.at, net_w, gross_w, pv_frac))
         horizon = snapshot.at - timedelta(seconds=self._step_s * (self._steps + 1))
         while self._entries and self._entries[0][0] < horizon:

@@ -78,7 +78,7 @@ RELATIONS = (
     ("field", "stale_after_s", 1, "frozen_after_s", "frozen is judged on values that are not stale"),
     ("field", "backoff_min_s", 1, "backoff_max_s", "waits grow from the first to the longest"),
     ("dispatch", "group_s", 1, "interval_s", "groups are parts of the interval"),
-    ("dispatch", "settle_s", 1, "interval_s", "the effect is judged before the next write"),
+    ("dispatch", "settle_s", 1.25, "interval_s", "the effect is judged before the next write"),
     ("dispatch", "interval_s", 3, "reversion_s", "two lost refreshes must not release a device"),
     ("dispatch", "reversion_jitter_s", 1, "reversion_s", "the spread is a part of the time"),
     ("dispatch", "interval_s", 1, "validity_s", "a plan holds at least until the next write"),

@@ -21,6 +21,7 @@ from derms.domain.dispatch import (
 )
 from derms.domain.quality import Quality
 from derms.domain.settings import DispatchSettings, FieldSettings
+from derms.domain.telemetry import Identity
 from drivers.sunspec.driver import SunSpecDriver
 from hil.server import Fault
 from tests.field.rig import QUICK, Rig, in_the_field
@@ -484,3 +485,26 @@ def test_whatever_befalls_a_fleet_each_intent_has_one_outcome_and_no_value_leave
         assert rig.holding() == set()
 
     in_the_field(scenario, tmp_path, devices=devices)
+
+
+def test_a_setpoint_whose_validity_ends_while_it_waits_for_the_device_is_never_sent(tmp_path: Path) -> None:
+    class SlowToConnect(SunSpecDriver):
+        slow = False
+
+        async def connect(self) -> Identity:
+            await asyncio.sleep(30.0 if self.slow else 0.0)
+            return await super().connect()
+
+    async def scenario(rig: Rig) -> None:
+        session = rig.sessions["bat01"]
+        assert isinstance(session, SlowToConnect)
+        session.slow = True
+        session.disconnect()
+        rig.want({"bat01": 5e3}, valid_s=20.0)
+        await rig.turns(1.0)
+        assert rig.ended("bat01") == ["Expired"]
+        assert rig.wire == []
+        assert rig.holding() == set()
+
+    one_group = replace(QUICK, interval_s=15.0)
+    in_the_field(scenario, tmp_path, devices=("bat01",), dispatch=one_group, driver=SlowToConnect)

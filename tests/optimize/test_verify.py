@@ -123,13 +123,26 @@ def test_a_shifted_plan_keeps_each_power_at_its_time_and_rests_beyond_its_end() 
     start = plan.start + timedelta(minutes=40)
     later = forecast_of(FORECAST.net_load_w + 5e4, pv_rated_w=1e6, pv_frac=0.05, start=start)
     moved = shifted(plan, later, plan_id=9, reason="late")
-    # Step 0 spans minutes 40 to 55; its middle lies in the old step 3.
-    np.testing.assert_array_equal(moved.battery_w[:93], np.arange(3, 96) * 1e3)
-    np.testing.assert_array_equal(moved.battery_w[93:], 0.0)
+    # Step 0 spans minutes 40 to 55: a third of it lies in the old step 2, the rest in step 3.
+    np.testing.assert_allclose(moved.battery_w[:93], (np.arange(93) + 8 / 3) * 1e3)
+    np.testing.assert_allclose(moved.battery_w[93:], [95e3 / 3, 0.0, 0.0], atol=1e-6)
     np.testing.assert_allclose(moved.curtail_w[:93], 0.05e6)  # no more than now shines
-    np.testing.assert_array_equal(moved.curtail_w[93:], 0.0)
+    np.testing.assert_allclose(moved.curtail_w[93:], [0.1e6 / 3, 0.0, 0.0], atol=1e-6)
     np.testing.assert_allclose(moved.net_load_w, later.net_load_w - moved.battery_w + moved.curtail_w)
     assert (moved.id, moved.start, moved.reason) == (9, later.start, "late")
+
+
+@pytest.mark.parametrize("minutes", [5, 7, 10, 14])
+def test_a_plan_that_fills_the_battery_still_does_after_a_part_of_a_step_and_no_more(minutes: int) -> None:
+    """Eight quarters of 0.47 MW fill 0.9 MWh of room; taken by their middles, one would be counted one and a half."""
+    plan = _plan(_first(*[-0.47e6] * 8))
+    start = plan.start + timedelta(minutes=minutes)
+    later = replace(FORECAST, start=start, made_at=start)
+    charged_wh = 0.47e6 * 0.95 * minutes / 60.0
+    battery = replace(BATTERY, energy_wh=BATTERY.energy_wh + charged_wh)
+    moved = shifted(plan, later, plan_id=2, reason="")
+    assert check_numbers(moved, battery, later.pv_w, later.net_load_w) == []
+    assert moved.battery_w.sum() / 4.0 == pytest.approx(-0.47e6 * (2.0 - minutes / 60.0))
 
 
 def test_the_telling_steps_are_the_next_the_hardest_soon_and_the_extremes() -> None:
