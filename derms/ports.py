@@ -35,6 +35,11 @@ class DeviceDriver(Protocol):
     def connected(self) -> bool: ...
 
     @property
+    def identity(self) -> Identity:
+        """Who the device said it is; known once connected."""
+        ...
+
+    @property
     def layout(self) -> TelemetryLayout:
         """How readings of this device decode; known once connected."""
         ...

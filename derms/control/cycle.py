@@ -26,7 +26,6 @@ from derms.optimize.verify import (
     check_feeder,
     check_numbers,
     eased,
-    telling_steps,
 )
 
 CURTAIL_MIN_FRAC = 0.01
@@ -199,30 +198,31 @@ def _fitting(
     ders = np.array(given.der_rows, dtype=np.intp)
     for _ in range(EASE_ROUNDS):
         dispatch = _dispatch(plan, given, caps, now=now, now_s=now_s, settings=settings)
-        steps, batteries_w, findings = _feeder_findings(plan, dispatch, given, look_ahead, settings)
+        batteries_w, findings = _feeder_findings(dispatch, given, look_ahead)
         if not findings:
             return dispatch
-        powers_w = np.array([batteries_w[steps.index(finding.step)] for finding in findings])
+        powers_w = batteries_w[[finding.point for finding in findings]]
         caps[ders] = eased(caps[ders], powers_w, findings)
     wrong.extend(finding.text for finding in findings)
     return None
 
 
 def _feeder_findings(
-    plan: Plan, dispatch: Dispatch, given: CycleInput, look_ahead: FeederLookAhead, settings: CycleSettings
-) -> tuple[list[int], FloatArray, list[FeederFinding]]:
-    """Solve the telling steps of what would be sent; returns steps, battery power per DER and step, findings."""
+    dispatch: Dispatch, given: CycleInput, look_ahead: FeederLookAhead
+) -> tuple[FloatArray, list[FeederFinding]]:
+    """Solve every support point: what is sent lies between two of them. Battery power (points, ders) and findings."""
     fleet, forecast = given.fleet, given.forecast
-    steps = [step for step in telling_steps(plan, settings.dispatch_steps) if step < settings.dispatch_steps]
+    # The first point is now, in step 0 like the second, which stands in the middle of it.
+    steps = [0, *range(len(dispatch.times_s) - 1)]
     ders = np.array(given.der_rows, dtype=np.intp)
-    shares_w = np.nan_to_num(dispatch.p_set_w[:, 1:][:, steps])
+    shares_w = np.nan_to_num(dispatch.p_set_w)
     free_w = np.where(fleet.is_pv[:, None], fleet.p_rated_w[:, None] * forecast.pv_frac[steps][None, :], 0.0)
-    limits_w = dispatch.p_limit_w[:, 1:][:, steps]
+    limits_w = dispatch.p_limit_w
     held_w = np.where(np.isfinite(limits_w), np.minimum(free_w, limits_w), free_w)
     gross_w = forecast.net_load_w + forecast.pv_w
     factor = np.clip(gross_w[steps] / max(float(gross_w[0]), 1.0), 0.1, 3.0)
-    findings = check_feeder(steps, (held_w + shares_w)[ders].T, free_w[ders].T, factor, look_ahead)
-    return steps, shares_w[ders].T, findings
+    findings = check_feeder((held_w + shares_w)[ders].T, free_w[ders].T, factor, look_ahead)
+    return shares_w[ders].T, findings
 
 
 def _dispatch(
@@ -242,7 +242,7 @@ def _dispatch(
     return Dispatch(
         plan_id=plan.id,
         issued_at=now,
-        valid_until_s=now_s + settings.validity_s,
+        valid_until_s=min(now_s + settings.validity_s, start_s + steps * plan.step_s),
         times_s=np.concatenate([[start_s], middles_s]),
         p_set_w=np.column_stack([np.clip(first_w, -most_w, most_w), shares_w]),
         p_limit_w=np.column_stack([limits_w[:, 0], limits_w]),

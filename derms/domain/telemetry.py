@@ -63,6 +63,10 @@ class TelemetryLayout(Protocol):
         """Bytes of one reading."""
         ...
 
+    def measured(self, raw: bytes) -> bytes:
+        """The measurements in a reading, without the controls that move with every write and running timer."""
+        ...
+
     def decode(self, raw: ByteArray) -> Mapping[str, FloatArray]:
         """Decode k readings, shape (k, width), to the names in COLUMNS; NaN is `not implemented`."""
         ...

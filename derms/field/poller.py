@@ -83,8 +83,9 @@ class Poller:
             self.counts.polls += 1
             try:
                 if not post.driver.connected:
-                    self._meet(post, await post.driver.connect())
+                    await post.driver.connect()
                 self._keep(post, await post.driver.read())
+                self._meet(post, post.driver.identity)
             except FieldError as error:
                 self._failed(post, error)
                 due_s = clock.monotonic_s() + self._backoff_s(post.failures)
@@ -105,9 +106,11 @@ class Poller:
         post.identity = identity
 
     def _keep(self, post: _Post, reading: Reading) -> None:
-        if post.reading is None or reading.raw != post.reading.raw:
+        layout = post.driver.layout
+        last = post.reading
+        if last is None or layout != post.layout or layout.measured(reading.raw) != layout.measured(last.raw):
             post.changed_s = reading.requested_s
-        post.reading, post.layout = reading, post.driver.layout
+        post.reading, post.layout = reading, layout
         post.failures = 0
         if post.lost:
             post.lost = False

@@ -40,6 +40,9 @@ from derms.field.journal import Journal
 from derms.field.poller import Poller, phase
 from derms.ports import Clock, DeviceDriver
 
+SILENT = (Quality.STALE, Quality.MISSING)
+"""Qualities of a device that does not answer."""
+
 
 @dataclass(slots=True)
 class _Pending:
@@ -93,6 +96,14 @@ class Reconciler:
     _turns: int = 0
     _pending: dict[tuple[int, Quantity], _Pending] = field(default_factory=dict)
     _held: set[tuple[int, Quantity]] = field(default_factory=set)
+    """What devices hold, of ours or of a service before us."""
+    _unknown: set[tuple[int, Quantity]] = field(default_factory=set)
+    """What nobody has asked devices about yet."""
+
+    def __post_init__(self) -> None:
+        self._unknown = {
+            (row, quantity) for row, device in enumerate(self.fleet.devices) if device.is_der for quantity in Quantity
+        }
 
     def adopt(self, dispatch: Dispatch) -> None:
         """Take a newer dispatch; it goes out group by group."""
@@ -123,6 +134,24 @@ class Reconciler:
             self._expire()
         due = self._released(rows) if self._dispatch is None else self._wanted(self._dispatch, rows, snapshot)
         await self._carry_out(due)
+        await self._learn(rows, snapshot)
+
+    async def _learn(self, rows: list[int], snapshot: TelemetrySnapshot) -> None:
+        """Once per device: what it holds from before this service began is ours to release."""
+        unknown = [key for key in self._unknown if key[0] in rows and snapshot.quality[key[0]] not in SILENT]
+        await asyncio.gather(*(self._ask(*key) for key in unknown))
+
+    async def _ask(self, row: int, quantity: Quantity) -> None:
+        try:
+            held = await self.drivers[self.fleet.devices[row].id].read_back(quantity)
+        except WriteForbidden:  # it does not take this quantity
+            self._unknown.discard((row, quantity))
+        except FieldError:
+            return
+        else:
+            self._unknown.discard((row, quantity))
+            if held.value_w is not None:
+                self._held.add((row, quantity))
 
     def _expire(self) -> None:
         self._dispatch = None
@@ -141,7 +170,7 @@ class Reconciler:
                     due.append(
                         self._intend(row, quantity, wanted_w[row], guarded.value_w[row], guarded.by[row], dispatch)
                     )
-                elif (row, quantity) in self._held and snapshot.quality[row] == Quality.GOOD:
+                elif (row, quantity) in self._held and snapshot.quality[row] not in SILENT:
                     # One that does not answer is left to its own reversion timer until it is back.
                     due.append(self._intend(row, quantity, np.nan, None, "", dispatch))
         return due
@@ -218,13 +247,21 @@ class Reconciler:
         self._held.add(key)
         try:
             await driver.write(command)
-            held = await driver.read_back(command.quantity)
         except (DeviceRefused, WriteForbidden) as error:
             self._end(pending, Rejected(f"device: {error}"))
+            return
         except FieldError as error:
             self._end(pending, Unknown(str(error)))
-        else:
-            self._read_back(pending, held)
+            return
+        try:
+            held = await driver.read_back(command.quantity)
+        except FieldError as error:
+            self._end(pending, Unknown(f"written, but not read back: {error}"))
+            return
+        self._read_back(pending, held)
+        if command.value_w is not None and held.value_w is not None and not _is_armed(command, held):
+            # It would keep the value after our death: better none at all.
+            await self._carry_out([self._intend(pending.row, command.quantity, np.nan, None, "", None)])
 
     def _read_back(self, pending: _Pending, held: Held) -> None:
         command = pending.command
@@ -238,6 +275,9 @@ class Reconciler:
         elif held.value_w is None or not abs(held.value_w - command.value_w) <= 1.001 * held.resolution_w:
             shown = "disabled" if held.value_w is None else f"{held.value_w:.0f} W"
             self._end(pending, Failed(f"wrote {command.value_w:.0f} W, read back {shown}"))
+        elif not _is_armed(command, held):
+            armed = f"wrote a reversion time of {command.reversion_s:.0f} s, read back {held.reversion_s:.0f} s"
+            self._end(pending, Failed(f"{armed}: released"))
         else:
             pending.written_s = self.clock.monotonic_s()
             self._pending[key] = pending
@@ -247,8 +287,9 @@ class Reconciler:
         for key, pending in list(self._pending.items()):
             row, value_w = pending.row, pending.command.value_w
             assert value_w is not None
-            seen = self.poller.requested_s(row) > pending.written_s and snapshot.quality[row] == Quality.GOOD
             effect_w = float(snapshot.p_w[row])
+            fresh = self.poller.requested_s(row) > pending.written_s
+            seen = fresh and snapshot.quality[row] == Quality.GOOD and np.isfinite(effect_w)
             tolerance_w = self.settings.tolerance_frac * self.fleet.devices[row].p_rated_w
             over_w = effect_w - value_w
             follows = (
@@ -307,6 +348,11 @@ class Reconciler:
         for pending in list(self._pending.values()):
             self._end(pending, Superseded())
         self._pending.clear()
+
+
+def _is_armed(command: Command, held: Held) -> bool:
+    """Whether the device counts down to its own release; a timer that it does not have reads as NaN."""
+    return 0.0 < held.reversion_s <= command.reversion_s + 1.0
 
 
 _WORDS = {Quantity.P_SET: "setpoint of", Quantity.P_LIMIT: "limit of"}

@@ -1,7 +1,7 @@
 """The verifier: what a plan must satisfy before any setpoint of it leaves. Shares no code with the optimizer.
 
 First the numbers (finite, within power and energy, storage adds up), then the feeder: full power-flow solutions at
-the steps that load it most. A plan may not make voltages worse than they would be without it.
+every point between which setpoints are interpolated. A plan may not make voltages worse than they would be without it.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ EXCESS_TOLERANCE_PU = 0.005
 
 @dataclass(frozen=True, slots=True)
 class LookAhead:
-    """What the feeder would do at one step of a plan."""
+    """What the feeder would do at one point of a plan."""
 
     violations: int
     """Nodes outside their voltage range."""
@@ -41,9 +41,9 @@ FeederLookAhead = Callable[[FloatArray, float], LookAhead]
 
 @dataclass(frozen=True, slots=True)
 class FeederFinding:
-    """A step at which a plan makes the feeder's voltages worse than they would be without it."""
+    """A point in time at which a plan makes the feeder's voltages worse than they would be without it."""
 
-    step: int
+    point: int
     text: str
     low: BoolArray
     """DER at whose own node the voltage is too low, shape (ders,)."""
@@ -90,51 +90,40 @@ def _check_energy(plan: Plan, battery: VirtualBattery) -> list[str]:
     return wrong
 
 
-def telling_steps(plan: Plan, near: int) -> list[int]:
-    """The steps whose power flow says most: the next one, the hardest of the `near` next ones, and the extremes."""
-    chosen = [
-        0,
-        int(np.argmax(np.abs(plan.battery_w[:near]))),
-        int(np.argmax(plan.battery_w)),
-        int(np.argmin(plan.battery_w)),
-    ]
-    return list(dict.fromkeys(chosen))
-
-
 def check_feeder(
-    steps: list[int],
     with_plan_w: FloatArray,
     without_w: FloatArray,
     load_factor: FloatArray,
     look_ahead: FeederLookAhead,
 ) -> list[FeederFinding]:
-    """Solve the feeder at the steps given, with and without the plan; what the plan makes worse.
+    """Solve the feeder at each point given, with and without the plan; what the plan makes worse.
 
     Parameters
     ----------
     with_plan_w, without_w : FloatArray
-        Power per DER [W], + = injection, shape (steps chosen, ders).
+        Power per DER [W], + = injection, shape (points, ders).
     load_factor : FloatArray
-        Load of each chosen step against now, shape (steps chosen,).
+        Load at each point against now, shape (points,).
     """
     findings = []
-    for row, step in enumerate(steps):
-        factor = float(load_factor[row])
+    for point, factor in enumerate(load_factor.tolist()):
         nowhere = np.zeros(with_plan_w.shape[1], dtype=np.bool_)
         try:
-            planned = look_ahead(with_plan_w[row], factor)
+            planned = look_ahead(with_plan_w[point], factor)
             if planned.violations == 0:
                 continue
-            bare = look_ahead(without_w[row], factor)
+            bare = look_ahead(without_w[point], factor)
         except GridError as error:
-            findings.append(FeederFinding(step, f"step {step}: the feeder has no solution: {error}", nowhere, nowhere))
+            findings.append(
+                FeederFinding(point, f"point {point}: the feeder has no solution: {error}", nowhere, nowhere)
+            )
             continue
         if planned.excess_pu > bare.excess_pu + EXCESS_TOLERANCE_PU:
             text = (
-                f"step {step}: {planned.violations} nodes outside their voltage range by {planned.excess_pu:.3f} pu"
+                f"point {point}: {planned.violations} nodes outside their voltage range by {planned.excess_pu:.3f} pu"
                 f" in sum; without the plan {bare.violations} by {bare.excess_pu:.3f} pu"
             )
-            findings.append(FeederFinding(step, text, planned.low, planned.high))
+            findings.append(FeederFinding(point, text, planned.low, planned.high))
     return findings
 
 
@@ -146,7 +135,7 @@ def eased(caps: FloatArray, battery_w: FloatArray, findings: list[FeederFinding]
     caps : FloatArray
         Share of its rating that each DER may use [0..1], shape (ders,).
     battery_w : FloatArray
-        Battery power at each finding's step [W], + = injection, 0 for all other DER, shape (findings, ders).
+        Battery power at each finding's point [W], + = injection, 0 for all other DER, shape (findings, ders).
     """
     strained = np.zeros(caps.shape, dtype=np.bool_)
     for finding, power_w in zip(findings, battery_w, strict=True):

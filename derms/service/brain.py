@@ -6,7 +6,7 @@ It may hang or die: devices do not notice within the dispatch's validity.
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -38,6 +38,8 @@ T = TypeVar("T")
 DISPATCH_STEPS = 4
 """Plan steps shared out to devices: an hour, well beyond a dispatch's validity."""
 LAST_GOOD_AGE_MAX_S = 4 * 3600.0
+STATE_AGE_MAX_ESTIMATES = 6
+"""Age of the feeder's state, in estimates, beyond which nothing is verified against it and so nothing is planned."""
 
 
 class GatewayLink(Protocol):
@@ -93,6 +95,8 @@ class Brain:
         self._quality = np.full(len(fleet), Quality.MISSING, dtype=np.uint8)
         self._source = PlanSource.OPTIMIZER
         self._missed = 0
+        self._state_age_max = timedelta(seconds=STATE_AGE_MAX_ESTIMATES * site.estimate.every_s)
+        self._grid_quality = Quality.GOOD
         self.decision: Decision | None = None
         self.net_load_w = np.nan
         self.plans = 0
@@ -102,6 +106,7 @@ class Brain:
         """Job: take a snapshot, follow the feeder model to it, record both."""
         snapshot = self._gateway.snapshot()
         self._note_quality(snapshot)
+        self._store.samples(snapshot)
         self.net_load_w = self._scada.net_load_w(snapshot)
         sky_pu = self._place.sky.pu(np.array([snapshot.at.timestamp()]))
         self._memory.add(snapshot, self.net_load_w, self._limited(), sky_frac=CLOUD_TYPICAL * float(sky_pu[0]))
@@ -122,7 +127,7 @@ class Brain:
             )
 
         self._grid = await self._run(solve)
-        self._store.samples(snapshot)
+        self._note_grid(self._grid)
 
     async def plan(self) -> None:
         """Job: forecast, decide, hand over, record; when it is due before the first estimate, it makes that too."""
@@ -131,7 +136,8 @@ class Brain:
         now, now_s = self._clock.utc(), self._clock.monotonic_s()
         snapshot = self._gateway.snapshot()
         state = self._grid
-        if not np.isfinite(self._memory.seen(now).gross_w).any() or state is None:
+        load_known = bool(np.isfinite(self._memory.seen(now).gross_w).any())
+        if not load_known or state is None or now - state.at > self._state_age_max:
             self._note_waiting(now)
             return
         given = CycleInput(
@@ -265,6 +271,17 @@ class Brain:
                 text = f"{device_id}: its values move again"
                 self._on_event(Event(snapshot.at, Severity.INFO, device_id, "values-good", text))
         self._quality = snapshot.quality.copy()
+
+    def _note_grid(self, state: GridState) -> None:
+        """An event when the feeder's state starts or stops to rest on measurements that are all there."""
+        if state.quality is not self._grid_quality:
+            self._grid_quality = state.quality
+            good = state.quality is Quality.GOOD
+            text = f"the state of feeder {state.feeder} is {state.quality.name.lower()}"
+            if not good:
+                text += ": its head or some of its DER are not measured, or the model does not meet the head"
+            severity = Severity.INFO if good else Severity.WARNING
+            self._on_event(Event(state.at, severity, "brain", "feeder-state", text))
 
     def _note_waiting(self, now: datetime) -> None:
         """An alarm at the second plan in a row that could not be made; right after the start the first may be early."""

@@ -54,7 +54,7 @@ class Observation:
 
     def seen(self, now: datetime) -> Seen:
         """What was measured in the last half hour."""
-        recent = [entry for entry in self._entries if (now - entry[0]).total_seconds() <= HOUR_S]
+        recent = [entry for entry in self._entries if 0.0 <= (now - entry[0]).total_seconds() <= HOUR_S]
         return Seen(
             at=[entry[0] for entry in recent],
             gross_w=np.array([entry[2] for entry in recent]),

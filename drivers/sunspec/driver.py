@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from derms.domain.der import Device
 from derms.domain.dispatch import Command, Held, Quantity
 from derms.domain.telemetry import Identity, Reading
-from derms.errors import DeviceMismatch, DeviceUnreachable, WriteForbidden
+from derms.errors import DeviceMismatch, DeviceRefused, DeviceUnreachable, ProtocolViolation, WriteForbidden
 from derms.ports import Clock, FieldOptions
 from drivers.modbus.transport import ModbusConnection
 from drivers.sunspec.control import Control
-from drivers.sunspec.scan import Place, read_image, scan
-from drivers.sunspec.telemetry import Span, SunSpecLayout, read_plan
+from drivers.sunspec.scan import Discovery, Place, read_image, scan
+from drivers.sunspec.telemetry import INVERTERS, METERS, Span, SunSpecLayout, read_plan
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class _Session:
     """A connection and what its scan found: valid together, replaced together."""
 
     connection: ModbusConnection
+    identity: Identity
     layout: SunSpecLayout
     spans: tuple[Span, ...]
     controls: Mapping[Quantity, tuple[Control, Place]]
@@ -40,6 +41,7 @@ class SunSpecDriver:
         self._connection: ModbusConnection | None = None
         self._session: _Session | None = None
         self._commanding = asyncio.Lock()
+        self._connecting = asyncio.Lock()
 
     @property
     def connected(self) -> bool:
@@ -50,8 +52,24 @@ class SunSpecDriver:
         """How readings decode; raises DeviceUnreachable before the first scan is done."""
         return self._scanned().layout
 
+    @property
+    def identity(self) -> Identity:
+        """Who the device said it is; raises DeviceUnreachable before the first scan is done."""
+        return self._scanned().identity
+
     async def connect(self) -> Identity:
-        """Connect and discover anew; raises DeviceMismatch, after disconnecting, for another serial number."""
+        """Connect and discover anew; of calls at the same time one does it for all.
+
+        Raises DeviceMismatch, after disconnecting, for another serial number, and for a device of another kind than
+        the fleet file says.
+        """
+        others = self._connecting.locked()
+        async with self._connecting:
+            if not (others and self.connected):
+                await self._connect_anew()
+            return self.identity
+
+    async def _connect_anew(self) -> None:
         self.disconnect()
         endpoint = self._device.endpoint
         connection = self._connection = ModbusConnection(
@@ -66,19 +84,24 @@ class SunSpecDriver:
             undo.callback(connection.disconnect)
             await connection.connect()
             found = await scan(connection)
-            if self._device.serial and found.identity.serial != self._device.serial:
-                raise DeviceMismatch(
-                    f"{endpoint}: serial number {found.identity.serial!r}, expected {self._device.serial!r}"
-                )
+            self._check(found)
             layout, spans = read_plan(found.chain)
             places = {
                 quantity: (control, place)
                 for quantity, control in found.controls.items()
                 if (place := found.chain.find(control.model_id))
             }
-            self._session = _Session(connection, layout, spans, places)
+            self._session = _Session(connection, found.identity, layout, spans, places)
             undo.pop_all()
-        return found.identity
+
+    def _check(self, found: Discovery) -> None:
+        """Refuse another device than the fleet file's: inverters and meters count power with opposite signs."""
+        device, serial = self._device, found.identity.serial
+        if device.serial and serial != device.serial:
+            raise DeviceMismatch(f"{device.endpoint}: serial number {serial!r}, expected {device.serial!r}")
+        if not any(found.chain.find(model_id) for model_id in (INVERTERS if device.is_der else METERS)):
+            wanted = "an inverter" if device.is_der else "a meter"
+            raise DeviceMismatch(f"{device.endpoint}: is not {wanted}, which a {device.kind.value} has to be")
 
     async def read(self) -> Reading:
         """All telemetry of the device; its time is that of the first request."""
@@ -88,13 +111,21 @@ class SunSpecDriver:
         return Reading(raw, requested_s, self._clock.monotonic_s())
 
     async def write(self, command: Command) -> None:
-        """Write a command over a fresh reading of its model; raises WriteForbidden before anything is written."""
+        """Write a command over a fresh reading of its model; raises WriteForbidden before anything is written.
+
+        A device that takes a first block and refuses a later one is a ProtocolViolation: it holds a part of it.
+        """
         session = self._scanned()
         control, place = self._control(session, command.quantity)
         async with self._commanding:
             image = await read_image(session.connection, place)
-            for offset, data in control.writes(image, command):
-                await session.connection.write(place.address + offset, data)
+            for number, (offset, data) in enumerate(control.writes(image, command)):
+                try:
+                    await session.connection.write(place.address + offset, data)
+                except DeviceRefused as error:
+                    if number == 0:
+                        raise
+                    raise ProtocolViolation(f"only a part of the command was taken: {error}") from error
 
     async def read_back(self, quantity: Quantity) -> Held:
         """What the device's registers hold now for a quantity."""

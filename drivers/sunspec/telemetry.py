@@ -21,8 +21,6 @@ from drivers.sunspec.scan import Chain, Place
 
 MEASUREMENTS_701 = 123
 """Registers of 701 with every measurement and scale factor; only the alarm text lies beyond."""
-MEASURING = (701, 103, 102, 101, 203, 204, 202, 201)
-"""Models that measure AC power, the most telling first; one of them is read."""
 BESIDE = ((704, 713), (123, 124))
 """Models read with it, each pair in one request where it fits one."""
 
@@ -37,22 +35,25 @@ class _Source:
 
 
 _INVERTERS = (103, 102, 101)
-_METERS = (203, 204, 202, 201)
+METERS = (203, 204, 202, 201)
+INVERTERS = (701, *_INVERTERS)
+MEASURING = (*INVERTERS, *METERS)
+"""Models that measure AC power, the most telling first; one of them is read."""
 _PERCENT = 0.01
 SOURCES: Mapping[str, tuple[_Source, ...]] = {
-    "p_w": (_Source((701, *_INVERTERS, *_METERS), ("W",)),),
-    "q_var": (_Source((701,), ("Var",)), _Source(_INVERTERS, ("VAr",)), _Source(_METERS, ("VAR",))),
+    "p_w": (_Source((701, *_INVERTERS, *METERS), ("W",)),),
+    "q_var": (_Source((701,), ("Var",)), _Source(_INVERTERS, ("VAr",)), _Source(METERS, ("VAR",))),
     "v_v": (
         _Source((701,), ("LNV",)),
         _Source((701,), ("VL1",)),
         _Source((701,), ("LLV",)),
         _Source(_INVERTERS, ("PhVphA",)),
-        _Source(_METERS, ("PhV",)),
+        _Source(METERS, ("PhV",)),
     ),
     "soc_frac": (_Source((713,), ("SoC",), _PERCENT), _Source((124,), ("ChaState",), _PERCENT)),
-    "p_phase_w": (_Source(_METERS, ("WphA", "WphB", "WphC")),),
-    "q_phase_var": (_Source(_METERS, ("VARphA", "VARphB", "VARphC")),),
-    "v_phase_v": (_Source(_METERS, ("PhVphA", "PhVphB", "PhVphC")),),
+    "p_phase_w": (_Source(METERS, ("WphA", "WphB", "WphC")),),
+    "q_phase_var": (_Source(METERS, ("VARphA", "VARphB", "VARphC")),),
+    "v_phase_v": (_Source(METERS, ("PhVphA", "PhVphB", "PhVphC")),),
 }
 """Sources of every column, the first that a device implements wins."""
 
@@ -90,6 +91,15 @@ class SunSpecLayout:
     @property
     def width(self) -> int:
         return 2 * self.registers
+
+    @property
+    def measures(self) -> bool:
+        """Whether there is any point to decode."""
+        return any(True for _ in self._sources())
+
+    def measured(self, raw: bytes) -> bytes:
+        """The measuring model's bytes: the controls beside it move with every write and running timer."""
+        return raw[: 2 * self.parts[0].count]
 
     def decode(self, raw: ByteArray) -> Mapping[str, FloatArray]:
         """Decode k readings, shape (k, width), to the COLUMNS; NaN is `not implemented`."""
@@ -162,7 +172,10 @@ def read_plan(chain: Chain) -> tuple[SunSpecLayout, tuple[Span, ...]]:
             parts.append(Part(place.model_id, start + before, min(place.size, span.count - before)))
         spans.append(span)
         start += span.count
-    return SunSpecLayout(start, tuple(parts)), tuple(spans)
+    layout = SunSpecLayout(start, tuple(parts))
+    if not layout.measures:
+        raise DeviceMismatch(f"the device's model {measuring.model_id} is too short to hold a measurement")
+    return layout, tuple(spans)
 
 
 def _joined(places: list[Place]) -> list[list[Place]]:

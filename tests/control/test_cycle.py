@@ -239,10 +239,29 @@ def test_the_feeder_is_asked_with_what_would_be_sent_at_the_load_of_the_step() -
         given, forecast=replace(given.forecast, net_load_w=970e3 + 100e3 * np.arange(STEPS, dtype=np.float64))
     )
     _decide(given, _planning(_first(0.0, 0.0, 60e3), _first(12e3)), look_ahead=look_ahead)
-    assert len(asked) == 2
-    np.testing.assert_allclose(asked[0][0], [0.0, 0.0, 0.0, 9e3, 9e3], atol=1.0)
-    np.testing.assert_allclose(asked[1][0], [20e3, 20e3, 20e3, 15e3, 15e3], atol=1.0)
-    assert [factor for _, factor in asked] == pytest.approx([1.0, 1.2])
+    assert len(asked) == 5  # now, and the middle of each step that is shared out
+    np.testing.assert_allclose(asked[1][0], [0.0, 0.0, 0.0, 9e3, 9e3], atol=1.0)
+    np.testing.assert_allclose(asked[3][0], [20e3, 20e3, 20e3, 15e3, 15e3], atol=1.0)
+    assert [factor for _, factor in asked] == pytest.approx([1.0, 1.0, 1.1, 1.2, 1.3])
+
+
+def test_what_is_sent_before_the_first_middle_is_verified_too() -> None:
+    """Taken back along the line, a steep plan starts beyond its first two means: the feeder is asked about that."""
+    asked: list[FloatArray] = []
+
+    def look_ahead(der_w: FloatArray, factor: float) -> LookAhead:
+        asked.append(der_w)
+        return CALM
+
+    dispatch = _decide(_given(), _planning(_first(0.0, -60e3)), look_ahead=look_ahead).dispatch
+    assert dispatch.p_set_w[0, 0] > 5e3
+    np.testing.assert_allclose(asked[0][:BATTERIES], dispatch.p_set_w[:BATTERIES, 0])
+
+
+def test_a_dispatch_ends_with_the_last_step_that_was_shared_out() -> None:
+    long = replace(SETTINGS, validity_s=86_400.0)
+    dispatch = _decide(_given(), _planning(_first(60e3)), settings=long).dispatch
+    assert dispatch.valid_until_s == pytest.approx(dispatch.times_s[-1] + STEP_S / 2.0)
 
 
 def test_device_defaults_command_nobody() -> None:

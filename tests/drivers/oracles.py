@@ -209,12 +209,12 @@ class FrozenClock:
 
 @asynccontextmanager
 async def connected_driver(
-    port: int, *, serial: str = "", read_only: bool = False
+    port: int, *, kind: DeviceKind = DeviceKind.BATTERY, serial: str = "", read_only: bool = False
 ) -> AsyncIterator[tuple[SunSpecDriver, Any]]:
     """A driver connected to a port of this machine, and the identity it found."""
     device = Device(
         id="dut",
-        kind=DeviceKind.BATTERY,
+        kind=kind,
         driver="sunspec",
         endpoint=Endpoint("127.0.0.1", port),
         bus="b1",

@@ -40,13 +40,17 @@ Models = Mapping[int, Points]
 Talk = Callable[[SunSpecDriver, PymodbusDevice], Awaitable[None]]
 
 
+def _kind(models: Models) -> DeviceKind:
+    return DeviceKind.HEAD_METER if 203 in models else DeviceKind.BATTERY
+
+
 def with_device(models: Models, talk: Talk, *, read_only: bool = False) -> None:
     """Run a talk with the driver of a device that pymodbus serves."""
 
     async def scenario() -> None:
         async with (
             pymodbus_device(map_bytes(models)) as device,
-            connected_driver(device.port, read_only=read_only) as (driver, _),
+            connected_driver(device.port, kind=_kind(models), read_only=read_only) as (driver, _),
         ):
             device.requests.clear()
             await talk(driver, device)
@@ -380,3 +384,16 @@ def test_new_scale_factor_counts_from_the_next_command() -> None:
 def test_registry_names_every_driver_once() -> None:
     assert drivers() is REGISTRY
     assert set(drivers()) == {"sunspec"}
+
+
+@pytest.mark.parametrize(("models", "kind"), [(METER, DeviceKind.PV), (PV_1547, DeviceKind.SYSTEM_METER)])
+def test_an_inverter_is_never_taken_for_a_meter_nor_a_meter_for_an_inverter(models: Models, kind: DeviceKind) -> None:
+    """They count power with opposite signs: swapped addresses must not become a net load."""
+
+    async def scenario() -> None:
+        async with pymodbus_device(map_bytes(models)) as device:
+            with pytest.raises(DeviceMismatch, match="is not"):
+                async with connected_driver(device.port, kind=kind):
+                    pass
+
+    asyncio.run(scenario())

@@ -3,16 +3,17 @@
 import asyncio
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from derms.domain.arrays import ByteArray, FloatArray
+from derms.domain.dispatch import Command, Quantity
 from derms.domain.quality import Quality
 from derms.domain.settings import FieldSettings
-from derms.domain.telemetry import Identity, TelemetryLayout
+from derms.domain.telemetry import Identity, Reading, TelemetryLayout
 from derms.errors import DeviceUnreachable
 from drivers.sunspec.driver import SunSpecDriver
 from hil.server import Fault
@@ -225,6 +226,9 @@ class Scaled:
     def width(self) -> int:
         return self.inner.width
 
+    def measured(self, raw: bytes) -> bytes:
+        return self.inner.measured(raw)
+
     def decode(self, raw: ByteArray) -> Mapping[str, FloatArray]:
         return {name: values * self.factor for name, values in self.inner.decode(raw).items()}
 
@@ -258,3 +262,25 @@ def test_a_reading_is_decoded_with_the_map_that_it_was_read_with(tmp_path: Path)
         assert new == {False, True}
 
     in_the_field(scenario, tmp_path, devices=("bat01",), standing=True, driver=Renewed)
+
+
+def test_measurements_that_stand_still_are_suspect_though_the_controls_beside_them_move(tmp_path: Path) -> None:
+    class StuckMeter(SunSpecDriver):
+        """Its measuring model has hung; its control model, with the timers in it, has not."""
+
+        first: bytes = b""
+
+        async def read(self) -> Reading:
+            reading = await super().read()
+            measured = self.layout.measured(reading.raw)
+            self.first = self.first or measured
+            return replace(reading, raw=self.first + reading.raw[len(measured) :])
+
+    async def scenario(rig: Rig) -> None:
+        await rig.sessions["bat01"].write(Command(Quantity.P_SET, 5e3, 900.0))
+        await asyncio.sleep(100.0)
+        assert rig.poller.snapshot().quality[0] == Quality.GOOD
+        await asyncio.sleep(60.0)
+        assert rig.poller.snapshot().quality[0] == Quality.SUSPECT
+
+    in_the_field(scenario, tmp_path, devices=("bat01",), driver=StuckMeter)

@@ -11,6 +11,7 @@ import pytest
 from derms.domain.dispatch import (
     Applied,
     Clamped,
+    Command,
     CommandRecord,
     Failed,
     Held,
@@ -22,6 +23,7 @@ from derms.domain.dispatch import (
 from derms.domain.quality import Quality
 from derms.domain.settings import DispatchSettings, FieldSettings
 from derms.domain.telemetry import Identity
+from derms.errors import DeviceRefused
 from drivers.sunspec.driver import SunSpecDriver
 from hil.server import Fault
 from tests.field.rig import QUICK, Rig, in_the_field
@@ -508,3 +510,55 @@ def test_a_setpoint_whose_validity_ends_while_it_waits_for_the_device_is_never_s
 
     one_group = replace(QUICK, interval_s=15.0)
     in_the_field(scenario, tmp_path, devices=("bat01",), dispatch=one_group, driver=SlowToConnect)
+
+
+class WithoutTimer(SunSpecDriver):
+    """A device that takes a setpoint and forgets the time after which it should let it go."""
+
+    async def read_back(self, quantity: Quantity) -> Held:
+        return replace(await super().read_back(quantity), reversion_s=self.timer_s)
+
+    timer_s = 0.0
+
+
+@pytest.mark.parametrize("timer_s", [0.0, float("nan"), 86_400.0])
+def test_a_device_that_does_not_arm_its_timer_keeps_no_setpoint(tmp_path: Path, timer_s: float) -> None:
+    async def scenario(rig: Rig) -> None:
+        session = rig.sessions["bat01"]
+        assert isinstance(session, WithoutTimer)
+        session.timer_s = timer_s
+        rig.want({"bat01": 5e3})
+        await rig.turns(61.0)
+        assert rig.ended("bat01")[:2] == ["Failed", "Applied"]
+        assert rig.outcomes[1].value_w is None
+        assert rig.holding() == set()
+
+    in_the_field(scenario, tmp_path, devices=("bat01",), driver=WithoutTimer)
+
+
+def test_what_a_service_before_us_left_in_a_device_is_released(tmp_path: Path) -> None:
+    async def scenario(rig: Rig) -> None:
+        await rig.sessions["pv01"].write(Command(Quantity.P_LIMIT, 5e3, 3000.0))
+        await rig.sessions["bat03"].write(Command(Quantity.P_SET, 5e3, 3000.0))
+        await asyncio.sleep(10.0)
+        assert rig.holding() == {"pv01", "bat03"}
+        rig.want({"bat01": 5e3})
+        await rig.turns(135.0)
+        assert rig.holding() == {"bat01"}
+        await rig.reconciler.hand_back()
+        assert rig.holding() == set()
+
+    in_the_field(scenario, tmp_path, devices=FOUR, dispatch=replace(QUICK, reversion_s=3000.0))
+
+
+def test_a_command_that_was_written_and_could_not_be_read_back_is_unknown(tmp_path: Path) -> None:
+    class Busy(SunSpecDriver):
+        async def read_back(self, quantity: Quantity) -> Held:
+            raise DeviceRefused("busy", 6)
+
+    async def scenario(rig: Rig) -> None:
+        rig.want({"bat01": 5e3})
+        await rig.turns(61.0)
+        assert isinstance(rig.outcomes[0].outcome, Unknown)
+
+    in_the_field(scenario, tmp_path, devices=("bat01",), driver=Busy)

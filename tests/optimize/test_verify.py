@@ -14,7 +14,7 @@ from derms.errors import NotConverged
 from derms.optimize.aggregate import VirtualBattery
 from derms.optimize.fallback import defaults, rules, shifted
 from derms.optimize.horizon import PAST_STEPS, Horizon, HorizonInput, SolverLimits
-from derms.optimize.verify import FeederFinding, LookAhead, check_feeder, check_numbers, eased, telling_steps
+from derms.optimize.verify import FeederFinding, LookAhead, check_feeder, check_numbers, eased
 from tests.control.values import forecast_of
 
 BATTERY = VirtualBattery(p_rated_w=0.5e6, energy_wh=1e6, energy_min_wh=0.2e6, energy_max_wh=1.9e6, efficiency_frac=0.95)
@@ -145,11 +145,6 @@ def test_a_plan_that_fills_the_battery_still_does_after_a_part_of_a_step_and_no_
     assert moved.battery_w.sum() / 4.0 == pytest.approx(-0.47e6 * (2.0 - minutes / 60.0))
 
 
-def test_the_telling_steps_are_the_next_the_hardest_soon_and_the_extremes() -> None:
-    assert telling_steps(_plan(_first(1e3, 0.0, -9e3, 2e3, 0.0, 50e3, 0.0, -80e3)), near=4) == [0, 2, 5, 7]
-    assert telling_steps(_plan(), near=4) == [0]
-
-
 FIRST, SECOND = np.array([True, False]), np.array([False, True])
 
 
@@ -162,13 +157,13 @@ def _feeder(excess_pu: Callable[[FloatArray], float]) -> Callable[[FloatArray, f
 
 
 def _check(look_ahead: Callable[[FloatArray, float], LookAhead], factor: float = 1.0) -> list[FeederFinding]:
-    return check_feeder([4], np.array([[10.0, 0.0]]), np.array([[0.0, 0.0]]), np.array([factor]), look_ahead)
+    return check_feeder(np.array([[10.0, 0.0]]), np.array([[0.0, 0.0]]), np.array([factor]), look_ahead)
 
 
-def test_a_plan_that_makes_voltages_worse_is_found_with_its_step_and_its_nodes() -> None:
+def test_a_plan_that_makes_voltages_worse_is_found_with_its_point_and_its_nodes() -> None:
     (finding,) = _check(_feeder(lambda der_w: 0.01 * float(der_w[0] > 0.0)))
-    assert (finding.step, finding.low.tolist(), finding.high.tolist()) == (4, [True, False], [False, True])
-    assert finding.text.startswith("step 4: 3 nodes outside their voltage range by 0.010 pu")
+    assert (finding.point, finding.low.tolist(), finding.high.tolist()) == (0, [True, False], [False, True])
+    assert finding.text.startswith("point 0: 3 nodes outside their voltage range by 0.010 pu")
 
 
 @pytest.mark.parametrize("bare_pu", [0.01, 0.006, 0.2])
