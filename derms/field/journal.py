@@ -165,6 +165,8 @@ class Journal:
             self._next_seq = max(self._next_seq, record.next_seq if isinstance(record, Header) else record.seq + 1)
         self._durable = dict(self._unfinished)
         self.truncated_bytes = len(data) - self._size
+        if b"\n" in data[self._size :]:  # more than a torn last line: keep the evidence
+            self.path.with_name(f"{self.path.name}.damaged-{zlib.crc32(data):08x}").write_bytes(data)
         os.ftruncate(self._fd, self._size)
         if self._size == 0:
             self._pending.append(Header(self._next_seq))

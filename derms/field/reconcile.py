@@ -342,8 +342,9 @@ class Reconciler:
         return [self.fleet.devices[row].id for row in sorted({row for row, _ in self._held})]
 
     async def hand_back(self) -> None:
-        """Release every device that holds a command of ours to its own default, now."""
+        """Release every device that holds a command, of ours or of a service before us, to its own default, now."""
         self._dispatch = None
+        await asyncio.gather(*(self._ask(*key) for key in list(self._unknown)))
         await self._carry_out(self._released(list(range(len(self.fleet)))))
         for pending in list(self._pending.values()):
             self._end(pending, Superseded())

@@ -14,7 +14,7 @@ from derms.domain.der import DeviceKind, Fleet
 from derms.domain.grid import FeederPackage
 from derms.domain.mode import Mode
 from derms.domain.settings import DispatchSettings, EstimateSettings, FieldSettings, PlanSettings, PlanWeights
-from derms.errors import ConfigError
+from derms.errors import ConfigError, Problem
 from derms.service.files import Report, did_you_mean, parse_number, read_csv
 from derms.service.fleet_columns import describe_columns
 from derms.service.fleet_file import FleetFile, read_fleet
@@ -22,6 +22,8 @@ from derms.service.settings import SiteFile, describe_keys, read_tables
 
 T = TypeVar("T")
 
+HISTORY_MAX_PEAKS = 100.0
+"""Past net load beyond this many times the feeder's peak is another unit."""
 HISTORY_COLUMNS = ["time_utc", "net_load_kw"]
 
 
@@ -68,7 +70,9 @@ def load_site(path: Path, *, drivers: Collection[str], feeder: Callable[[str], F
     net_load_id = _net_load_id(file, scada["net_load"], fleet) if fleet is not None else None
     history = _named_file(file, path, "scada.history", scada["history"])
     if history is not None:
-        _collect(report, lambda: read_history(history))
+        past = _collect(report, lambda: read_history(history))
+        if past is not None and package is not None:
+            report.problems += _implausible_history(history, past[1], package.peak_w)
     storage = path.parent / (values["storage"]["directory"] or "")
     if storage.exists() and not storage.is_dir():
         report.add(file.where("storage.directory"), f"'{storage}' is not a folder", "name a folder")
@@ -153,6 +157,17 @@ def _net_load_id(file: SiteFile, name: str | None, fleet: FleetFile) -> str | No
     if None not in fleet.kinds.values() and fleet.kinds:
         file.report.add(where, wrong, right)
     return None
+
+
+def _implausible_history(path: Path, net_w: FloatArray, peak_w: float) -> list[Problem]:
+    """The first value beyond any use for a feeder of this peak, with the count of them; none when all are plausible."""
+    beyond = np.flatnonzero(np.abs(net_w) > HISTORY_MAX_PEAKS * peak_w)
+    if not beyond.size:
+        return []
+    first_kw = net_w[beyond[0]] / 1e3
+    wrong = f"{first_kw:g} kW for a feeder whose peak is {peak_w / 1e3:.0f} kW ({beyond.size} such rows)"
+    right = f"was W meant? {first_kw / 1e3:g} kW"
+    return [Problem(str(path), f"row {beyond[0] + 2}, column net_load_kw", wrong, right)]
 
 
 def read_history(path: Path) -> tuple[list[datetime], FloatArray]:

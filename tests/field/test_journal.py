@@ -353,3 +353,14 @@ def test_more_can_be_entered_while_a_commit_is_under_way(path: Path) -> None:
     assert (journal.is_durable(first), journal.is_durable(second)) == (True, False)
     journal.commit()
     assert journal.is_durable(second)
+
+
+def test_a_damaged_file_is_kept_beside_the_journal_and_a_torn_last_line_is_not(path: Path, written: bytes) -> None:
+    path.write_bytes(written[:-3])
+    Journal.open(path).close()
+    assert list(path.parent.glob("*.damaged-*")) == []
+    damaged = bytes([written[0] ^ 1]) + written[1:]
+    path.write_bytes(damaged)
+    Journal.open(path).close()
+    (kept,) = path.parent.glob("*.damaged-*")
+    assert kept.read_bytes() == damaged

@@ -562,3 +562,17 @@ def test_a_command_that_was_written_and_could_not_be_read_back_is_unknown(tmp_pa
         assert isinstance(rig.outcomes[0].outcome, Unknown)
 
     in_the_field(scenario, tmp_path, devices=("bat01",), driver=Busy)
+
+
+def test_a_hand_back_right_after_a_restart_releases_what_the_service_before_left(tmp_path: Path) -> None:
+    async def scenario(rig: Rig) -> None:
+        for device in ("bat01", "bat03"):
+            await rig.sessions[device].write(Command(Quantity.P_SET, 5e3, 3000.0))
+        await asyncio.sleep(10.0)
+        assert rig.holding() == {"bat01", "bat03"}
+        await rig.reconciler.hand_back()
+        await asyncio.sleep(10.0)
+        assert rig.holding() == set()
+        assert rig.reconciler.holding == []
+
+    in_the_field(scenario, tmp_path, devices=FOUR)

@@ -103,6 +103,15 @@ def test_every_setting_can_be_given(tmp_path: Path) -> None:
     assert read.storage == Path("/var/lib/derms")
 
 
+def test_a_history_in_watts_is_refused_once_with_what_it_should_have_been(tmp_path: Path) -> None:
+    rows = "".join(f"2026-04-14T{hour:02}:00:00Z,812500\n" for hour in range(3))
+    (tmp_path / "past.csv").write_text(f"time_utc,net_load_kw\n{rows}")
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, SITE + '[scada]\nhistory = "past.csv"\n')
+    (problem,) = caught.value.problems
+    assert (problem.where, problem.right) == ("row 2, column net_load_kw", "was W meant? 812.5 kW")
+
+
 def test_net_load_is_the_system_meter_else_the_head_meter(tmp_path: Path) -> None:
     assert load(tmp_path).net_load_id == "system"
     assert load(tmp_path, rows=(PV01, BAT01, HEAD)).net_load_id == "head"
