@@ -138,7 +138,7 @@ class Reconciler:
 
     async def _learn(self, rows: list[int], snapshot: TelemetrySnapshot) -> None:
         """Once per device: what it holds from before this service began is ours to release."""
-        unknown = [key for key in self._unknown if key[0] in rows and snapshot.quality[key[0]] not in SILENT]
+        unknown = [key for key in sorted(self._unknown) if key[0] in rows and snapshot.quality[key[0]] not in SILENT]
         await asyncio.gather(*(self._ask(*key) for key in unknown))
 
     async def _ask(self, row: int, quantity: Quantity) -> None:
@@ -344,7 +344,7 @@ class Reconciler:
     async def hand_back(self) -> None:
         """Release every device that holds a command, of ours or of a service before us, to its own default, now."""
         self._dispatch = None
-        await asyncio.gather(*(self._ask(*key) for key in list(self._unknown)))
+        await asyncio.gather(*(self._ask(*key) for key in sorted(self._unknown)))
         await self._carry_out(self._released(list(range(len(self.fleet)))))
         for pending in list(self._pending.values()):
             self._end(pending, Superseded())
