@@ -1,6 +1,7 @@
 """What the core asks of the world; drivers, feeders and the shell fill these in."""
 
-from collections.abc import Callable, Mapping, Sequence
+import random
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -76,13 +77,17 @@ class FieldOptions:
     """Refuse write function codes inside the transport."""
 
 
-DriverFactory = Callable[[Device, Clock, FieldOptions], DeviceDriver]
+class DriverKit(Protocol):
+    """The drivers that this installation has, by the names that the fleet file uses."""
 
+    @property
+    def names(self) -> Collection[str]: ...
 
-class DriverRegistry(Protocol):
-    """The one table of drivers, by the name that the fleet file uses."""
-
-    def __call__(self) -> Mapping[str, DriverFactory]: ...
+    def open(
+        self, devices: Sequence[Device], clock: Clock, options: FieldOptions, chance: random.Random
+    ) -> Mapping[str, DeviceDriver]:
+        """A driver per device id, not connected yet; devices of one endpoint share its session."""
+        ...
 
 
 class FeederSource(Protocol):

@@ -203,7 +203,7 @@ async def day(options: Options, *, executor: Executor | None, limits: SolverLimi
     ports = await world.serve()
     shutil.rmtree(options.report / "demo-site", ignore_errors=True)
     path = write_files(world, "127.0.0.1", ports, options.report / "demo-site", mode="auto")
-    site = load_site(path, drivers=plugins.drivers().keys(), feeder=plugins.feeder_source())
+    site = load_site(path, drivers=plugins.drivers().names, feeder=plugins.feeder_source())
     around = Surroundings(
         clock=clock,
         runner=lambda jobs: run_on_clock(jobs, clock),

@@ -28,6 +28,18 @@ class DeviceKind(StrEnum):
 DER_KINDS = frozenset({DeviceKind.PV, DeviceKind.BATTERY})
 
 
+class Transport(StrEnum):
+    """What carries Modbus to a device."""
+
+    TCP = "tcp"
+    RTU_TCP = "rtu-tcp"
+    """RTU frames with their checksum through a TCP connection, as serial servers pass them on."""
+    TLS = "tls"
+    """Modbus/TCP Security: the same frames inside mutual TLS, usually on port 802."""
+    SERIAL = "serial"
+    """An RTU line; `host` is the serial port, `port` its speed [baud]."""
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """Where a device listens."""
@@ -35,6 +47,7 @@ class Endpoint:
     host: str
     port: int
     unit: int = 1
+    transport: Transport = Transport.TCP
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}/{self.unit}"

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,7 +13,7 @@ from derms.domain.dispatch import CommandRecord
 from derms.grid.engine import FeederEngine
 from derms.historian.store import Store
 from derms.optimize.horizon import SolverLimits
-from derms.ports import Clock, DriverFactory
+from derms.ports import Clock, DriverKit
 from derms.service.brain import Brain
 from derms.service.cadence import Job, every
 from derms.service.config import Site
@@ -51,7 +51,7 @@ class Service:
         site: Site,
         around: Surroundings,
         *,
-        drivers: Mapping[str, DriverFactory],
+        drivers: DriverKit,
         on_event: Callable[[Event], None],
     ) -> None:
         site.storage.mkdir(parents=True, exist_ok=True)

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return plugins.demo()(arguments[1:])
     options = _parser().parse_args(arguments)
     try:
-        site = load_site(options.config, drivers=plugins.drivers().keys(), feeder=plugins.feeder_source())
+        site = load_site(options.config, drivers=plugins.drivers().names, feeder=plugins.feeder_source())
     except ConfigError as error:
         return _refuse(error, as_json=options.json)
     if options.command == "check":

@@ -5,7 +5,7 @@ It needs neither database nor brain to keep the fleet safe.
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from derms.domain.alarm import Event, Severity
@@ -15,7 +15,7 @@ from derms.domain.telemetry import Identity, TelemetrySnapshot
 from derms.field.journal import Journal
 from derms.field.poller import Poller
 from derms.field.reconcile import Reconciler
-from derms.ports import Clock, DriverFactory, FieldOptions
+from derms.ports import Clock, DriverKit, FieldOptions
 from derms.service.config import Site
 
 
@@ -26,7 +26,7 @@ class Gateway:
         self,
         site: Site,
         *,
-        drivers: Mapping[str, DriverFactory],
+        drivers: DriverKit,
         clock: Clock,
         chance: random.Random,
         journal: Path,
@@ -39,8 +39,7 @@ class Gateway:
             connect_timeout_s=site.field.connect_timeout_s,
             read_only=site.mode is not Mode.AUTO,
         )
-        sessions = {d.id: drivers[d.driver](d, clock, options) for d in site.fleet.devices}
-        self._sessions = sessions
+        self._sessions = sessions = drivers.open(site.fleet.devices, clock, options, chance)
         self._journal = Journal.open(journal)
         self.poller = Poller(site.fleet, sessions, clock, site.field, chance, on_event)
         self.reconciler = Reconciler(

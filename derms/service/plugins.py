@@ -1,11 +1,11 @@
 """Plug-ins by entry point: drivers, feeders and the demo live in packages that this one never imports."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from typing import Any
 
 from derms.errors import DermsError
-from derms.ports import DriverFactory, FeederSource
+from derms.ports import DriverKit, FeederSource
 
 GROUP = "derms.plugins"
 
@@ -21,10 +21,10 @@ def _load(name: str) -> Any:
     return next(iter(found)).load()
 
 
-def drivers() -> Mapping[str, DriverFactory]:
-    """Driver factories by the name that the fleet file uses."""
-    table: Mapping[str, DriverFactory] = _load("drivers")()
-    return table
+def drivers() -> DriverKit:
+    """The drivers that this installation has."""
+    kit: DriverKit = _load("drivers")()
+    return kit
 
 
 def feeder_source() -> FeederSource:

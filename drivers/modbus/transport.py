@@ -120,6 +120,10 @@ class ModbusConnection:
         self._link: _Link | None = None
 
     @property
+    def name(self) -> str:
+        return self._name
+
+    @property
     def connected(self) -> bool:
         return self._link is not None and self._link.open
 
@@ -156,8 +160,8 @@ class ModbusConnection:
             self._link = None
 
     async def _ask(self, request: _Request) -> bytes:
+        link = self._link  # the one of now: a caller that waited for its turn must not speak on a later one
         async with self._turn:
-            link = self._link
             if link is None or not link.open:
                 raise DeviceUnreachable(f"{self._name}: {request.text}: not connected")
             try:

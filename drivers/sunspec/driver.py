@@ -9,8 +9,8 @@ from derms.domain.der import Device
 from derms.domain.dispatch import Command, Held, Quantity
 from derms.domain.telemetry import Identity, Reading
 from derms.errors import DeviceMismatch, DeviceRefused, DeviceUnreachable, ProtocolViolation, WriteForbidden
-from derms.ports import Clock, FieldOptions
-from drivers.modbus.transport import ModbusConnection
+from derms.ports import Clock
+from drivers.modbus.unit import Unit
 from drivers.sunspec.control import Control
 from drivers.sunspec.scan import Discovery, Place, read_image, scan
 from drivers.sunspec.telemetry import INVERTERS, METERS, Span, SunSpecLayout, read_plan
@@ -18,9 +18,8 @@ from drivers.sunspec.telemetry import INVERTERS, METERS, Span, SunSpecLayout, re
 
 @dataclass(frozen=True)
 class _Session:
-    """A connection and what its scan found: valid together, replaced together."""
+    """What the scan of a connection found: all of it is replaced with the next."""
 
-    connection: ModbusConnection
     identity: Identity
     layout: SunSpecLayout
     spans: tuple[Span, ...]
@@ -34,18 +33,17 @@ class SunSpecDriver:
     reading the new map with the old addresses.
     """
 
-    def __init__(self, device: Device, clock: Clock, options: FieldOptions) -> None:
+    def __init__(self, device: Device, unit: Unit, clock: Clock) -> None:
         self._device = device
+        self._unit = unit
         self._clock = clock
-        self._options = options
-        self._connection: ModbusConnection | None = None
         self._session: _Session | None = None
         self._commanding = asyncio.Lock()
         self._connecting = asyncio.Lock()
 
     @property
     def connected(self) -> bool:
-        return self._session is not None and self._session.connection.connected
+        return self._session is not None and self._unit.connected
 
     @property
     def layout(self) -> SunSpecLayout:
@@ -71,19 +69,10 @@ class SunSpecDriver:
 
     async def _connect_anew(self) -> None:
         self.disconnect()
-        endpoint = self._device.endpoint
-        connection = self._connection = ModbusConnection(
-            endpoint.host,
-            endpoint.port,
-            endpoint.unit,
-            timeout_s=self._options.timeout_s,
-            connect_timeout_s=self._options.connect_timeout_s,
-            read_only=self._options.read_only,
-        )
         with ExitStack() as undo:
-            undo.callback(connection.disconnect)
-            await connection.connect()
-            found = await scan(connection)
+            undo.callback(self._unit.disconnect)
+            await self._unit.connect()
+            found = await scan(self._unit)
             self._check(found)
             layout, spans = read_plan(found.chain)
             places = {
@@ -91,7 +80,7 @@ class SunSpecDriver:
                 for quantity, control in found.controls.items()
                 if (place := found.chain.find(control.model_id))
             }
-            self._session = _Session(connection, found.identity, layout, spans, places)
+            self._session = _Session(found.identity, layout, spans, places)
             undo.pop_all()
 
     def _check(self, found: Discovery) -> None:
@@ -107,7 +96,7 @@ class SunSpecDriver:
         """All telemetry of the device; its time is that of the first request."""
         session = self._scanned()
         requested_s = self._clock.monotonic_s()
-        raw = b"".join([await session.connection.read(span.address, span.count) for span in session.spans])
+        raw = b"".join([await self._unit.read(span.address, span.count) for span in session.spans])
         return Reading(raw, requested_s, self._clock.monotonic_s())
 
     async def write(self, command: Command) -> None:
@@ -118,10 +107,10 @@ class SunSpecDriver:
         session = self._scanned()
         control, place = self._control(session, command.quantity)
         async with self._commanding:
-            image = await read_image(session.connection, place)
+            image = await read_image(self._unit, place)
             for number, (offset, data) in enumerate(control.writes(image, command)):
                 try:
-                    await session.connection.write(place.address + offset, data)
+                    await self._unit.write(place.address + offset, data)
                 except DeviceRefused as error:
                     if number == 0:
                         raise
@@ -132,12 +121,11 @@ class SunSpecDriver:
         session = self._scanned()
         control, place = self._control(session, quantity)
         async with self._commanding:
-            return control.held(await read_image(session.connection, place))
+            return control.held(await read_image(self._unit, place))
 
     def disconnect(self) -> None:
         """Drop the connection, a scan in progress included."""
-        if self._connection is not None:
-            self._connection.disconnect()
+        self._unit.disconnect()
 
     def _scanned(self) -> _Session:
         if self._session is None:

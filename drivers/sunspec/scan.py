@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from derms.domain.dispatch import Quantity
 from derms.domain.telemetry import Identity
 from derms.errors import DeviceMismatch, DeviceRefused
-from drivers.modbus.transport import MAX_READ, ModbusConnection
+from drivers.modbus.transport import MAX_READ
+from drivers.modbus.unit import Unit
 from drivers.sunspec.codec import Image
 from drivers.sunspec.control import Control, controls, reported
 from drivers.sunspec.models import BASES, END_MODEL, SUNS
@@ -54,22 +55,22 @@ class Discovery:
     controls: Mapping[Quantity, Control]
 
 
-async def scan(connection: ModbusConnection) -> Discovery:
+async def scan(unit: Unit) -> Discovery:
     """Discover a device anew; raises DeviceMismatch for a map that is not SunSpec or not sound."""
-    chain = await find_chain(connection)
+    chain = await find_chain(unit)
     wanted = [place for model_id in DESCRIBING_MODELS if (place := chain.find(model_id))]
-    images = {place.model_id: await read_image(connection, place) for place in wanted}
+    images = {place.model_id: await read_image(unit, place) for place in wanted}
     if COMMON_MODEL not in images:
         raise DeviceMismatch("the device has no common model (1), so nobody knows who it is")
     found = controls(images)
     return Discovery(chain, _identity(images, found), found)
 
 
-async def find_chain(connection: ModbusConnection) -> Chain:
+async def find_chain(unit: Unit) -> Chain:
     """Follow the model chain to its end; bounded in models and addresses."""
-    address = await _base(connection) + len(SUNS) // 2
+    address = await _base(unit) + len(SUNS) // 2
     places: list[Place] = []
-    while (header := await _header(connection, address)) is not None:
+    while (header := await _header(unit, address)) is not None:
         model_id, length = header
         place = Place(model_id, address, length + 2)
         address += place.size
@@ -81,27 +82,27 @@ async def find_chain(connection: ModbusConnection) -> Chain:
     return Chain(tuple(places))
 
 
-async def read_image(connection: ModbusConnection, place: Place) -> Image:
+async def read_image(unit: Unit, place: Place) -> Image:
     """Read a model in one request; what lies beyond its first 125 registers counts as not implemented."""
-    return Image(place.model_id, await connection.read(place.address, min(place.size, MAX_READ)))
+    return Image(place.model_id, await unit.read(place.address, min(place.size, MAX_READ)))
 
 
-async def _base(connection: ModbusConnection) -> int:
+async def _base(unit: Unit) -> int:
     for base in BASES:
         try:
-            if await connection.read(base, len(SUNS) // 2) == SUNS:
+            if await unit.read(base, len(SUNS) // 2) == SUNS:
                 return base
         except DeviceRefused:
             continue
     raise DeviceMismatch(f"no SunSpec map at any of {', '.join(map(str, BASES))}")
 
 
-async def _header(connection: ModbusConnection, address: int) -> tuple[int, int] | None:
+async def _header(unit: Unit, address: int) -> tuple[int, int] | None:
     """ID and L of the model at an address; None at the end of the chain, which some devices close without an L."""
     try:
-        header = await connection.read(address, min(2, LAST_ADDRESS + 1 - address))
+        header = await unit.read(address, min(2, LAST_ADDRESS + 1 - address))
     except DeviceRefused:
-        header = await connection.read(address, 1)
+        header = await unit.read(address, 1)
     model_id, *length = struct.unpack(f">{len(header) // 2}H", header)
     if model_id == END_MODEL:
         return None

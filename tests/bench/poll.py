@@ -18,7 +18,6 @@ import uvloop
 from pymodbus.client import AsyncModbusTcpClient
 
 from derms.domain.der import Device, DeviceKind, Endpoint
-from derms.ports import FieldOptions
 from derms.service.clock import SystemClock
 from drivers.modbus.transport import ModbusConnection
 from drivers.sunspec.driver import SunSpecDriver
@@ -67,8 +66,8 @@ async def measure(port: int) -> dict[str, object]:
     device = Device(
         id=DEVICE, kind=DeviceKind.BATTERY, driver="sunspec", endpoint=Endpoint(HOST, port), bus="", energy_wh=1.0
     )
-    options = FieldOptions(timeout_s=2.0, connect_timeout_s=3.0, read_only=True)
-    driver = SunSpecDriver(device, SystemClock(asyncio.get_running_loop()), options)
+    unit = ModbusConnection(HOST, port, 1, timeout_s=2.0, connect_timeout_s=3.0, read_only=True)
+    driver = SunSpecDriver(device, unit, SystemClock(asyncio.get_running_loop()))
     await driver.connect()
     client = AsyncModbusTcpClient(HOST, port=port)
     await client.connect()

@@ -116,7 +116,7 @@ async def _story(folder: Path) -> Story:
         executor=None,
         limits=SolverLimits(),
     )
-    site = load_site(path, drivers=drivers().keys(), feeder=load)
+    site = load_site(path, drivers=drivers().names, feeder=load)
     service = Service(site, around, drivers=drivers(), on_event=lambda event: None)
     watch, start_s = Watch(), clock.monotonic_s()
     stop = asyncio.Event()

@@ -13,7 +13,6 @@ from pymodbus.server import ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
 from derms.domain.der import Device, DeviceKind, Endpoint
-from derms.ports import FieldOptions
 from drivers.modbus.transport import ModbusConnection
 from drivers.sunspec.driver import SunSpecDriver
 
@@ -220,7 +219,7 @@ async def connected_driver(
         bus="b1",
         serial=serial,
     )
-    driver = SunSpecDriver(device, FrozenClock(), FieldOptions(2.0, 2.0, read_only))
+    driver = SunSpecDriver(device, connection_to(port, timeout_s=2.0, read_only=read_only), FrozenClock())
     identity = await driver.connect()
     try:
         yield driver, identity

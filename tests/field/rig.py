@@ -19,10 +19,11 @@ from derms.domain.settings import DispatchSettings, FieldSettings
 from derms.field.journal import Conclusion, Intent, Journal, read_records
 from derms.field.poller import Poller
 from derms.field.reconcile import Reconciler
-from derms.ports import DeviceDriver, DriverFactory, FieldOptions
+from derms.ports import DeviceDriver, FieldOptions
 from derms.service.clock import LoopClock
 from derms.service.simulated import SimulatedLoop, run_simulated
-from drivers.registry import drivers
+from drivers.registry import Kit, Opener
+from drivers.sunspec.driver import SunSpecDriver
 from feeders.catalog import load
 from hil.world import World
 
@@ -171,12 +172,12 @@ def in_the_field(
     devices: Collection[str] | None = None,
     polling: FieldSettings | None = None,
     dispatch: DispatchSettings = QUICK,
-    driver: DriverFactory | None = None,
+    driver: Opener = SunSpecDriver,
     standing: bool = False,
 ) -> None:
     """Tell a scenario on some devices of a fresh world, from the moment that each has been polled once.
 
-    `standing` keeps the world from moving; `driver` stands in for the registry's.
+    `standing` keeps the world from moving; `driver` opens its drivers.
     """
 
     async def main(loop: SimulatedLoop) -> None:
@@ -184,7 +185,7 @@ def in_the_field(
         world = World(load("ieee123"), seed=1, start=NOON)
         everything = world.fleet("127.0.0.1", await world.serve())
         fleet = Fleet(tuple(d for d in everything.devices if devices is None or d.id in devices))
-        rig = _rig(world, fleet, clock, folder, polling or FieldSettings(), dispatch, driver or drivers()["sunspec"])
+        rig = _rig(world, fleet, clock, folder, polling or FieldSettings(), dispatch, driver)
         rig.listen()
         tasks = [asyncio.ensure_future(rig.poller.run())]
         if not standing:
@@ -207,9 +208,9 @@ def _rig(
     folder: Path,
     polling: FieldSettings,
     dispatch: DispatchSettings,
-    driver: DriverFactory,
+    driver: Opener,
 ) -> Rig:
-    sessions = {device.id: driver(device, clock, OPTIONS) for device in fleet.devices}
+    sessions = Kit({"sunspec": driver}).open(fleet.devices, clock, OPTIONS, random.Random(1))
     events: list[Event] = []
     outcomes: list[CommandRecord] = []
     disk, path = Disk(), folder / "commands.journal"

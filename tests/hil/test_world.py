@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import random
 import tomllib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -15,9 +16,9 @@ import sunspec2.modbus.client as sunspec2_client
 from derms.domain.der import Device, DeviceKind, Fleet
 from derms.domain.dispatch import Command, Quantity
 from derms.domain.grid import FeederPackage
-from derms.ports import FieldOptions
+from derms.ports import DeviceDriver, FieldOptions
 from derms.service.simulated import run_simulated
-from drivers.sunspec.driver import SunSpecDriver
+from drivers.registry import drivers
 from hil.cli import write_files
 from hil.files import FLEET_COLUMNS
 from hil.server import Fault
@@ -60,8 +61,8 @@ def serving(world: World, scenario: Callable[[Fleet], Awaitable[None]]) -> None:
     asyncio.run(run())
 
 
-async def connected(device: Device) -> SunSpecDriver:
-    driver = SunSpecDriver(device, HandClock(), OPTIONS)
+async def connected(device: Device) -> DeviceDriver:
+    driver = drivers().open([device], HandClock(), OPTIONS, random.Random(1))[device.id]
     await driver.connect()
     return driver
 

@@ -62,7 +62,7 @@ def _day(scenario: Callable[[Day], Awaitable[None]], folder: Path, *, mode: str 
         clock = LoopClock(loop, EVENING)
         world = World(load("ieee123"), seed=1, start=EVENING)
         path = write_files(world, "127.0.0.1", await world.serve(), folder, mode=mode)
-        site = load_site(path, drivers=drivers().keys(), feeder=load)
+        site = load_site(path, drivers=drivers().names, feeder=load)
         site = replace(site, fleet=Fleet(tuple(d for d in site.fleet.devices if d.id in DEVICES)))
         around = Surroundings(
             clock=clock,

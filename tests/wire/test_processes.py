@@ -78,7 +78,7 @@ def _hurry(site: Path, mode: str) -> None:
 
 
 def _site(path: Path) -> Site:
-    return load_site(path, drivers=drivers().keys(), feeder=load)
+    return load_site(path, drivers=drivers().names, feeder=load)
 
 
 class Onlooker:
