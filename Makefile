@@ -1,6 +1,7 @@
 # Everything a developer does. The first of demo, test, check or bench sets up .venv by itself.
 PYTHON ?= python3
 ARGS ?=
+N ?= 20000
 BIN := .venv/bin
 OK := .venv/.ok
 PIP := $(PYTHON) -m pip --python $(BIN)/python
@@ -8,10 +9,10 @@ COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --system-certs --univers
 	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench docs lock clean
+.PHONY: help demo test check conformance fuzz bench docs lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 demo: $(OK) ## a simulated day under control, over real Modbus TCP; ARGS="--fast --hours 24 --headless"
 	@$(BIN)/derms demo $(ARGS)
@@ -26,7 +27,13 @@ check: $(OK) ## format, lint, types, layers and the fast tests
 	@echo "== lint-imports" && $(BIN)/lint-imports --no-logo
 	@echo "== pytest" && $(BIN)/pytest -m "not slow" $(ARGS)
 
-bench: $(OK) ## a benchmark: NAME=poll, plan or day; its last line is one JSON object
+conformance: $(OK) ## every driver and profile against its simulated device, with the level that each reaches
+	@$(BIN)/pytest tests/conformance $(ARGS)
+
+fuzz: $(OK) ## N mutated Modbus frames against the transport, judged by a decoder of its own; N=1000000
+	@$(BIN)/python -m tests.fuzz.frames --frames $(N) $(ARGS)
+
+bench: $(OK) ## a benchmark: NAME=field, fleet, isolation, plan or day; its last line is one JSON object
 	@test -f "tests/bench/$(NAME).py" || { echo "give NAME, one of:" $(basename $(notdir $(wildcard tests/bench/*.py))); exit 2; }
 	@$(BIN)/python tests/bench/$(NAME).py $(ARGS)
 

@@ -8,6 +8,7 @@ DermsError
 │   ├── DeviceRefused      the device answered with a Modbus exception
 │   ├── DeviceMismatch     another device than expected, or one without what is needed
 │   └── WriteForbidden     a write that this session or this table does not allow; never on the wire
+├── ScadaError             the utility's own system, or the way to it
 ├── GridError              the feeder model
 │   ├── ModelError         circuit or manifest do not fit together
 │   └── NotConverged       no power-flow solution, or not a finite one
@@ -71,6 +72,10 @@ class DeviceMismatch(FieldError):
 
 class WriteForbidden(FieldError):
     """A write that this session or this table does not allow; it never reached the wire."""
+
+
+class ScadaError(DermsError):
+    """The utility's own system, or the way to it."""
 
 
 class GridError(DermsError):

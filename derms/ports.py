@@ -1,16 +1,18 @@
 """What the core asks of the world; drivers, feeders and the shell fill these in."""
 
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Protocol
 
 from derms.domain.alarm import Event
 from derms.domain.arrays import FloatArray
-from derms.domain.der import Device
+from derms.domain.der import Device, DeviceKind
 from derms.domain.dispatch import Command, Held, Quantity
 from derms.domain.grid import FeederPackage
+from derms.domain.scada import Publication, Sample, ScadaPoint, ScadaReading
 from derms.domain.telemetry import Identity, Reading, TelemetryLayout, TelemetrySnapshot
 
 
@@ -61,6 +63,22 @@ class DeviceDriver(Protocol):
         """What the device holds now for a quantity."""
         ...
 
+    async def refresh(self, quantity: Quantity, reversion_s: float) -> Held:
+        """Re-arm the reversion timer of what the device holds, and read back; what is disabled stays so, unwritten."""
+        ...
+
+    async def beat(self) -> int | None:
+        """Show the device that its controller lives; its own count of heartbeats, None where it has none."""
+        ...
+
+    async def settings(self) -> Mapping[str, float]:
+        """What engineers set in the device, by name: enabled functions, active curves, settings in force.
+
+        Nothing that commands move, so that every difference between two calls is drift; what the device does not
+        implement is not there. Units and signs are the device's own. Slow: many requests.
+        """
+        ...
+
     def disconnect(self) -> None:
         """Drop the connection; `connect` starts anew."""
         ...
@@ -75,13 +93,36 @@ class FieldOptions:
     connect_timeout_s: float
     read_only: bool
     """Refuse write function codes inside the transport."""
+    in_flight: int = 1
+    """Requests that one connection may leave unanswered at once."""
+    reconnects_per_s: float = 500.0
+    """New connections a second over the whole fleet."""
+    backoff_min_s: float = 1.0
+    """First wait before an endpoint that failed is tried again; doubled with each failure, and jittered."""
+    backoff_max_s: float = 60.0
+    tls_ca: Path | None = None
+    """PEM file of the authority that signs devices' certificates."""
+    tls_certificate: Path | None = None
+    """PEM file of the certificate that we show devices."""
+    tls_key: Path | None = None
+    serial_parity: str = "N"
+    """N, E or O, of every serial line."""
+
+
+@dataclass(frozen=True, slots=True)
+class DriverInfo:
+    """What the fleet file may say of a device with this driver."""
+
+    kinds: frozenset[DeviceKind]
+    unit: int = 1
+    """Modbus unit where the file says none."""
 
 
 class DriverKit(Protocol):
     """The drivers that this installation has, by the names that the fleet file uses."""
 
     @property
-    def names(self) -> Collection[str]: ...
+    def names(self) -> Mapping[str, DriverInfo]: ...
 
     def open(
         self, devices: Sequence[Device], clock: Clock, options: FieldOptions, chance: random.Random
@@ -101,12 +142,44 @@ class FeederSource(Protocol):
 class ScadaSource(Protocol):
     """The utility's own view of its system."""
 
-    def net_load_w(self, snapshot: TelemetrySnapshot) -> float:
-        """System net load now [W], + = import; NaN when it is not known."""
+    async def poll(self) -> None:
+        """Ask for news; what does not come through is an event, and what was known ages."""
+        ...
+
+    def reading(self, snapshot: TelemetrySnapshot) -> ScadaReading:
+        """Everything known now, each value aged to now."""
         ...
 
     def history(self) -> tuple[Sequence[datetime], FloatArray]:
         """Past net load: ends of intervals (UTC) and means [W]; empty when there is none."""
+        ...
+
+
+class ScadaLink(Protocol):
+    """The way to the utility's system; calls do not overlap."""
+
+    async def fetch(self) -> Sequence[Sample] | None:
+        """Every sample as it stands there now, None when nothing is new; raises ScadaError or FieldError."""
+        ...
+
+
+class PlanOutlet(Protocol):
+    """Where the plan is published; calls do not overlap."""
+
+    async def send(self, publication: Publication) -> None:
+        """Publish the whole, so that no reader takes a part for it; raises ScadaError or FieldError."""
+        ...
+
+
+class ScadaKit(Protocol):
+    """The utility's system over Modbus."""
+
+    def source(self, url: str, points: Sequence[ScadaPoint]) -> ScadaLink:
+        """Reads points from `modbus://host:port`."""
+        ...
+
+    def outlet(self, url: str) -> PlanOutlet:
+        """Publishes to a block of holding registers at `modbus://host:port/unit/address`."""
         ...
 
 

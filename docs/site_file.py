@@ -43,6 +43,49 @@ happens when it stops.
 `[scada] history` names a CSV with the columns `time_utc, net_load_kw`: ends of intervals and means over them. Without
 a full day of it the forecast starts from a standard weekday scaled to the feeder's peak.
 
+## The utility's own system
+
+Without a word in `[scada]` the system's net load is that of a meter of the fleet. With `source`, it comes with feeder
+heads, switches and taps from the utility's SCADA or EMS, point by point as the point map says:
+
+```toml
+[scada]
+source = "file"
+points = "points.csv"
+path = "/srv/ems/now.csv"
+publish = "/srv/ems/plan.json"
+```
+
+```csv
+id,kind,element,phase,where,unit,normal
+load,net_load,system,,LOAD,MW,
+sw2,switch,line.sw2,,SW2,single,closed
+sw7,switch,line.sw7,,SW7,double,open
+reg1,tap,regcontrol.creg1a,,REG1,,
+```
+
+- **file**: CSV or JSON, looked at every `every_s` and read when it has changed. A CSV has a row per point under
+  `point,value` with `quality` and `time` where there are, or a column per point with `time` and `<column>.quality`. It
+  ends with a line end. A value without a time has that of the file.
+- **rest**: one JSON document; `where` is a JSON pointer to a number, a text, or an object with `value`, `quality` and
+  `time`. Certificates are checked, redirects are not followed, entity tags are used. The token is read from the
+  environment variable that `token_variable` names.
+- **modbus**: `where` is `unit/table/address/type`, such as `1/holding/100/float32`, and a register of quality bits
+  behind it, such as `1/input/100/int16/200`. Addresses count from 0, high registers come first.
+
+Times are ISO 8601, UTC unless they say otherwise, or seconds since 1970, and are those of the value, not of its last
+change. A value that cannot be read, lies outside of what the feeder can have, or is ahead of our clock never replaces
+a good one: that one is kept until it is `stale_after_s` old. `qualities` adds the source's own words, and bits as
+`bit 3`, to the usual ones (good, suspect, stale, missing and what means the same); a word that nobody knows is suspect.
+
+A switch that is not known, or not as the model has it, makes the feeder's state suspect and stands in the reason of
+every plan; planning goes on.
+
+`publish` tells the utility the plan: UTC times, net load and battery power per step, source, mode and validity. A file
+is replaced as a whole; REST gets one document by `publish_method`; over Modbus it is a block of holding registers (see
+`drivers/scada.py`), whose two counters are equal when it is whole, and which is not written in observe mode. A plan
+that nobody replaced is published again as expired, and as withdrawn when the service ends.
+
 """
 
 

@@ -1,46 +1,71 @@
-"""The one table of drivers, by the name that the fleet file uses."""
+"""The one table of drivers, by the name that the fleet file uses: SunSpec by the book, and every profile."""
 
 import random
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-from derms.domain.der import Device
-from derms.ports import Clock, DeviceDriver, FieldOptions
-from drivers.modbus.transport import ModbusConnection
+from derms.domain.der import DISPATCHED_KINDS, Device, DeviceKind
+from derms.ports import Clock, DeviceDriver, DriverInfo, FieldOptions
+from drivers.modbus.quirks import STANDARD, LinkQuirks
+from drivers.modbus.session import Sessions
 from drivers.modbus.unit import Unit
+from drivers.profiles.driver import RegisterDriver, SunSpecWithRegisters
+from drivers.profiles.loader import packaged
+from drivers.profiles.profile import Profile, Speaks
 from drivers.sunspec.driver import SunSpecDriver
 
 Opener = Callable[[Device, Unit, Clock], DeviceDriver]
 
-REGISTRY: Mapping[str, Opener] = {"sunspec": SunSpecDriver}
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One driver."""
+
+    open: Opener
+    info: DriverInfo
+    link: LinkQuirks = STANDARD
+
+
+def entry(profile: Profile) -> Entry:
+    """The driver of a profile."""
+
+    def opened(device: Device, unit: Unit, clock: Clock) -> DeviceDriver:
+        if profile.speaks is Speaks.REGISTERS:
+            return RegisterDriver(device, unit, clock, profile)
+        if profile.controls:
+            return SunSpecWithRegisters(device, unit, clock, profile)
+        return SunSpecDriver(device, unit, clock, profile.sunspec)
+
+    return Entry(opened, DriverInfo(profile.kinds, profile.unit), profile.link)
+
+
+METERS = frozenset({DeviceKind.HEAD_METER, DeviceKind.VOLTAGE_SENSOR, DeviceKind.SYSTEM_METER})
+REGISTRY: Mapping[str, Entry] = {
+    "sunspec": Entry(SunSpecDriver, DriverInfo(DISPATCHED_KINDS | METERS)),
+    **{name: entry(profile) for name, profile in packaged().items()},
+}
 
 
 class Kit:
     """All drivers of a table; see derms.ports.DriverKit."""
 
-    def __init__(self, table: Mapping[str, Opener]) -> None:
+    def __init__(self, table: Mapping[str, Entry]) -> None:
         self._table = table
 
     @property
-    def names(self) -> Collection[str]:
-        return self._table.keys()
+    def names(self) -> Mapping[str, DriverInfo]:
+        return {name: found.info for name, found in self._table.items()}
 
     def open(
         self, devices: Sequence[Device], clock: Clock, options: FieldOptions, chance: random.Random
     ) -> Mapping[str, DeviceDriver]:
-        """A driver per device id."""
-        return {device.id: self._table[device.driver](device, _unit(device, options), clock) for device in devices}
-
-
-def _unit(device: Device, options: FieldOptions) -> Unit:
-    endpoint = device.endpoint
-    return ModbusConnection(
-        endpoint.host,
-        endpoint.port,
-        endpoint.unit,
-        timeout_s=options.timeout_s,
-        connect_timeout_s=options.connect_timeout_s,
-        read_only=options.read_only,
-    )
+        """A driver per device id, not connected yet; devices of one endpoint share its session."""
+        sessions = Sessions(options, chance)
+        opened: dict[str, DeviceDriver] = {}
+        for device in devices:
+            found = self._table[device.driver]
+            opened[device.id] = found.open(device, sessions.unit(device.endpoint, found.link), clock)
+        return opened
 
 
 def drivers() -> Kit:

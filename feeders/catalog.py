@@ -135,6 +135,7 @@ def _package(found: Manifest, folder: Path, text: CircuitText) -> FeederPackage:
         meters=tuple(map(_meter, found.of("meter").values())),
         limits=tuple(VoltageLimits(**limit) for limit in found.of("limit").values()),
         buses=text.buses,
+        elements=frozenset(text.elements),
     )
 
 

@@ -114,7 +114,7 @@ def _parse(path: Path) -> Table:
     except OSError as error:
         wrong = error.strerror or "cannot be read"
         right = f"name a packaged feeder, or a folder with a {path.name}"
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         wrong, right = str(error), "write valid TOML"
     raise ConfigError([Problem(str(path), "file", wrong, right)])
 

@@ -165,7 +165,8 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         type=parse_fault,
         metavar="DEVICE=KIND@START+LENGTH",
-        help="let a device fail after START s for LENGTH s: stop, refuse, garbage, hang or freeze; may be repeated",
+        help="let a device fail after START s for LENGTH s, as stop, hang, freeze, garbage, delay:2.5 and so on; "
+        "may be repeated, a wrong kind gets the list of all",
     )
     return parser
 

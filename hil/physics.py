@@ -74,8 +74,8 @@ class Control:
         self.rvrt_value_w[row] = rvrt_value_w
         self.left_s[row] = left_s
 
-    def counted_down(self, dt_s: float) -> tuple["Control", BoolArray]:
-        """The control `dt_s` later, and the rows that reverted in that time, shape (n,)."""
+    def counted_down(self, dt_s: float | FloatArray) -> tuple["Control", BoolArray]:
+        """The control `dt_s` later (one for all or shape (n,)), and the rows that reverted in that time, shape (n,)."""
         left_s = self.left_s - dt_s
         expired = left_s <= 0.0
         if not expired.any():

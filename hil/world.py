@@ -24,9 +24,10 @@ from hil.legacy import LegacyFace
 from hil.load import Loads, local_offset_s, shape_pu
 from hil.meters import MeterFace
 from hil.plant import Plant, Solved
-from hil.server import DeviceServer
+from hil.server import DeviceServer, Fault
 from hil.tap import Plate, Tap
 from hil.truth import Truth
+from hil.unit import nothing
 from hil.weather import Clouds
 
 PLACE_DEG = (34.05, -118.24)
@@ -122,6 +123,9 @@ class World:
             permitted=np.ones(len(ders), dtype=np.bool_),
             volt_var=volt_var,
         )
+        self._timer_pace = np.ones(len(ders))
+        """Seconds that reversion timers count in a second; 0 in devices that ignore them."""
+        self._deaf_to_refresh = np.zeros(len(ders), dtype=np.bool_)
         self._exchanged_wh = np.zeros((2, len(ders)))
         ids = np.array([der.id for der in ders])
         self._modern = ModernFace(modern, ids[modern].tolist(), self.ratings.of(modern), volt_var[modern])
@@ -141,11 +145,16 @@ class World:
             for row, at in enumerate(face.rows.tolist()):
                 device = self.package.ders[at].id
                 served[device] = DeviceServer(
-                    face.bank, row, rng=rng, on_write=partial(self._obey, face), tap=partial(self.tap.saw, device)
+                    face.bank,
+                    row,
+                    rng=rng,
+                    on_write=partial(self._obey, face),
+                    tap=partial(self.tap.saw, device),
+                    on_fault=partial(self._befall, at),
                 )
         for row, meter in enumerate(self.package.meters):
             served[meter.id] = DeviceServer(
-                self._meters.bank, row, rng=rng, on_write=_nothing_to_command, tap=partial(self.tap.saw, meter.id)
+                self._meters.bank, row, rng=rng, on_write=nothing, tap=partial(self.tap.saw, meter.id)
             )
         order = [der.id for der in self.package.ders] + [meter.id for meter in self.package.meters]
         self.servers = {device: served[device] for device in order}
@@ -250,11 +259,22 @@ class World:
                 due_s = clock.monotonic_s() + self.dt_s
 
     def _obey(self, face: ModernFace | LegacyFace, row: int, model: int, offset: int, data: bytes) -> None:
+        at = int(face.rows[row])
+        timers_s = [control.left_s for control in (self.commands.limit, self.commands.setpoint)]
+        running_s = [left_s[at] for left_s in timers_s]
         face.obey(row, model, offset, data, self.commands)
+        if self._deaf_to_refresh[at]:
+            for left_s, before_s in zip(timers_s, running_s, strict=True):
+                left_s[at] = min(left_s[at], before_s)
+
+    def _befall(self, at: int, fault: Fault | None) -> None:
+        self._timer_pace[at] = fault is not Fault.IGNORE_REVERSION
+        self._deaf_to_refresh[at] = fault is Fault.EARLY_REVERSION
 
     def _count_down(self) -> None:
-        limit, limits_over = self.commands.limit.counted_down(self.dt_s)
-        setpoint, setpoints_over = self.commands.setpoint.counted_down(self.dt_s)
+        dt_s = self.dt_s * self._timer_pace
+        limit, limits_over = self.commands.limit.counted_down(dt_s)
+        setpoint, setpoints_over = self.commands.setpoint.counted_down(dt_s)
         self.commands = replace(self.commands, limit=limit, setpoint=setpoint)
         if limits_over.any() or setpoints_over.any():
             for face in (self._modern, self._legacy):
@@ -310,7 +330,3 @@ def _evenly(rows: IntArray, count: int) -> IntArray:
     taken = min(count, rows.size)
     picks: IntArray = rows[((np.arange(taken) + 0.5) * rows.size / max(taken, 1)).astype(np.intp)]
     return picks
-
-
-def _nothing_to_command(row: int, model: int, offset: int, data: bytes) -> None:
-    """A meter obeys nobody."""

@@ -5,7 +5,7 @@ the verifier finds nothing wrong with it.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
@@ -100,7 +100,9 @@ def decide(
     `optimizer` raises PlanError when it has no plan; the last rung, device defaults, commands nobody and always
     passes.
     """
-    battery = aggregate(given.fleet, given.snapshot.soc_frac, given.available)
+    snapshot = given.snapshot
+    given = replace(given, fleet=given.fleet.derated(snapshot.p_rated_w, snapshot.energy_wh))
+    battery = aggregate(given.fleet, snapshot.soc_frac, given.available)
     plan_id = state.plan_id + 1
     rejected: list[str] = []
     for plan in _ladder(state, given, battery, plan_id, now, optimizer, settings, rejected):
@@ -217,6 +219,9 @@ def _feeder_findings(
     ders = np.array(given.der_rows, dtype=np.intp)
     shares_w = np.nan_to_num(dispatch.p_set_w)
     free_w = np.where(fleet.is_pv[:, None], fleet.p_rated_w[:, None] * forecast.pv_frac[steps][None, :], 0.0)
+    # What nobody here commands goes on as it is measured.
+    steady = fleet.is_undispatched & given.snapshot.good("p_w")
+    free_w[steady] = given.snapshot.p_w[steady, None]
     limits_w = dispatch.p_limit_w
     held_w = np.where(np.isfinite(limits_w), np.minimum(free_w, limits_w), free_w)
     gross_w = forecast.net_load_w + forecast.pv_w

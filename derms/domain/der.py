@@ -4,7 +4,7 @@ Powers in W, + = injection into the grid; energy in Wh; state of charge 0..1.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 
@@ -18,6 +18,10 @@ class DeviceKind(StrEnum):
 
     PV = "pv"
     BATTERY = "battery"
+    EV_CHARGER = "ev-charger"
+    """Draws power: its injection is negative."""
+    LOAD = "load"
+    """A load that can be switched as a whole; draws power."""
     HEAD_METER = "head-meter"
     """Measures the whole feeder at its head; + = import."""
     VOLTAGE_SENSOR = "voltage-sensor"
@@ -25,7 +29,10 @@ class DeviceKind(StrEnum):
     """Stands for the utility's SCADA: the net load of the whole system; + = import."""
 
 
-DER_KINDS = frozenset({DeviceKind.PV, DeviceKind.BATTERY})
+DISPATCHED_KINDS = frozenset({DeviceKind.PV, DeviceKind.BATTERY})
+"""DER that the control room commands."""
+DER_KINDS = DISPATCHED_KINDS | {DeviceKind.EV_CHARGER, DeviceKind.LOAD}
+"""Rated, at a bus of the feeder, and measured; those not dispatched stay with whoever commands them."""
 
 
 class Transport(StrEnum):
@@ -38,6 +45,14 @@ class Transport(StrEnum):
     """Modbus/TCP Security: the same frames inside mutual TLS, usually on port 802."""
     SERIAL = "serial"
     """An RTU line; `host` is the serial port, `port` its speed [baud]."""
+
+
+class Link(StrEnum):
+    """What the way to a device costs, which is how often it is polled."""
+
+    FIXED = "fixed"
+    CELLULAR = "cellular"
+    """Paid by the byte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +90,15 @@ class Device:
     """One-way efficiency (0..1] of a battery with its inverter."""
     serial: str = ""
     """Expected serial number; empty accepts any."""
+    link: Link = Link.FIXED
 
     @property
     def is_der(self) -> bool:
         return self.kind in DER_KINDS
+
+    @property
+    def is_dispatched(self) -> bool:
+        return self.kind in DISPATCHED_KINDS
 
 
 @dataclass(frozen=True)
@@ -102,6 +122,17 @@ class Fleet:
         """Row numbers of the kinds named, in file order."""
         return [row for row, device in enumerate(self.devices) if device.kind in kinds]
 
+    def derated(self, p_rated_w: FloatArray, energy_wh: FloatArray) -> "Fleet":
+        """The same fleet with every battery as small as it says it is [W, Wh], shape (n,); NaN: as in the file."""
+        power_w, stored_wh = np.fmin(self.p_rated_w, p_rated_w), np.fmin(self.energy_wh, energy_wh)
+        smaller = self.is_battery & ((power_w < self.p_rated_w) | (stored_wh < self.energy_wh))
+        if not smaller.any():
+            return self
+        devices = list(self.devices)
+        for row in np.flatnonzero(smaller).tolist():
+            devices[row] = replace(devices[row], p_rated_w=float(power_w[row]), energy_wh=float(stored_wh[row]))
+        return Fleet(tuple(devices))
+
     @cached_property
     def is_pv(self) -> BoolArray:
         return self.mask(DeviceKind.PV)
@@ -109,6 +140,11 @@ class Fleet:
     @cached_property
     def is_battery(self) -> BoolArray:
         return self.mask(DeviceKind.BATTERY)
+
+    @cached_property
+    def is_undispatched(self) -> BoolArray:
+        """DER whose power is measured and never commanded."""
+        return self.mask(*(DER_KINDS - DISPATCHED_KINDS))
 
     @cached_property
     def p_rated_w(self) -> FloatArray:

@@ -22,6 +22,25 @@ class Quantity(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a device can be used for, as its map shows; what it truly does is for commissioning to prove."""
+
+    takes: frozenset[Quantity] = frozenset()
+    reverts: frozenset[Quantity] = frozenset()
+    """Quantities that end by themselves when nobody speaks to the device: by a timer, or by its maker's watchdog."""
+    heartbeat: bool = False
+    """It watches its controller's heartbeat."""
+    curves: frozenset[int] = frozenset()
+    """Models of its adoptable curves (705 volt-var, 706 volt-watt, 711 frequency droop, 712 watt-var)."""
+    permits_service: bool = False
+    """It can be told to cease to energize, and be let in again."""
+
+    def may_be_commanded(self, quantity: Quantity) -> bool:
+        """Whether it takes a quantity, and lets go of it by itself when its controller dies."""
+        return quantity in self.takes & self.reverts
+
+
+@dataclass(frozen=True, slots=True)
 class Command:
     """One absolute, idempotent instruction to one device; `value_w` None releases it to its own default."""
 
@@ -36,7 +55,7 @@ class Held:
     """What a device holds for a quantity when it is read back."""
 
     value_w: float | None
-    """None when the function is disabled."""
+    """None when the function is disabled, which is neither zero nor everything."""
     reversion_s: float
     reversion_left_s: float
     """NaN where the device does not tell."""

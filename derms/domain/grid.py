@@ -3,8 +3,10 @@
 On four-wire feeders voltages are line to neutral in pu; head power + = import into the feeder [W, var].
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
+from enum import IntEnum
 from pathlib import Path
 
 from derms.domain.arrays import FloatArray
@@ -76,6 +78,40 @@ class FeederPackage:
     limits: tuple[VoltageLimits, ...]
     buses: frozenset[str]
     """Every bus name of the circuit, lower case."""
+    elements: frozenset[str] = frozenset()
+    """Full name of every element of the circuit, lower case; empty when nobody has read them."""
+
+
+class SwitchState(IntEnum):
+    """What a switch is; the numbers are stored: never renumber them."""
+
+    OPEN = 0
+    CLOSED = 1
+    INTERMEDIATE = 2
+    """On its way, or stuck between."""
+    UNKNOWN = 3
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Switches and taps of a feeder as the utility's system last told them."""
+
+    quality: Quality = Quality.NOT_IMPLEMENTED
+    """The worst of its switches; NOT_IMPLEMENTED where nobody tells, and the model's own state is taken."""
+    switches: Mapping[str, SwitchState] = field(default_factory=dict)
+    """By full name of the element, lower case."""
+    taps: Mapping[str, float] = field(default_factory=dict)
+    """Tap numbers by full name of the element; NaN when not known."""
+    unknown: tuple[str, ...] = ()
+    """Switches that are neither known to be open nor known to be closed."""
+    abnormal: tuple[str, ...] = ()
+    """Switches known to be in another state than the feeder's model has them."""
+
+    @property
+    def doubt(self) -> str:
+        """Why the feeder's model may not be what stands outside; empty when there is no reason."""
+        parts = (("not known: ", self.unknown), ("not as in the model: ", self.abnormal))
+        return "; ".join("switches " + what + ", ".join(names) for what, names in parts if names)
 
 
 @dataclass(frozen=True)
@@ -100,3 +136,5 @@ class GridState:
     quality: Quality
     violations: int
     """Nodes outside their voltage range."""
+    topology: Topology = field(default_factory=Topology)
+    """As the utility's system tells it; the model itself always stands as in its files."""

@@ -49,12 +49,22 @@ class FieldSettings:
     """[field]: bounds of polling."""
 
     poll_s: float = number(10, 1, 3600, "s", "time between two polls of a device")
+    large_poll_s: float = number(4, 1, 3600, "s", "the same for a plant of 1 MW and more")
+    cellular_poll_s: float = number(60, 1, 3600, "s", "the same for a device whose link is cellular")
+    settings_s: float = number(1800, 10, 604800, "s", "time between two readings of a device's settings, for drift")
     timeout_s: float = number(2, 0.05, 60, "s", "longest wait for one answer")
     connect_timeout_s: float = number(3, 0.05, 60, "s", "longest wait for a connection")
-    stale_after_s: float = number(35, 2, 7200, "s", "age from which a value is stale")
+    stale_after_s: float = number(35, 2, 7200, "s", "age from which a value is stale; never less than 3.5 polls")
     frozen_after_s: float = number(120, 10, 86400, "s", "time without any change after which values are suspect")
     backoff_min_s: float = number(5, 0.1, 3600, "s", "first wait before a lost device is tried again")
     backoff_max_s: float = number(120, 1, 86400, "s", "longest wait before a lost device is tried again")
+    in_flight: float = number(1, 1, 16, "", "requests that one connection may have under way")
+    reconnects_per_s: float = number(500, 0.1, 10000, "1/s", "new connections of the whole fleet")
+    processes: float = number(1, 1, 64, "", "worker processes that share the polling; more than one only observes")
+    serial_parity: str = text("parity of serial lines: none, even or odd", "N", ("N", "E", "O"))
+    tls_ca: str | None = text("path of the certificates that sign those of devices (PEM)", None)
+    tls_certificate: str | None = text("path of the certificate that devices ask of us (PEM)", None)
+    tls_key: str | None = text("path of its private key (PEM)", None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,9 +75,20 @@ class DispatchSettings:
     group_s: float = number(15, 1, 3600, "s", "length of the groups over which the writes of an interval are spread")
     reversion_s: float = number(900, 30, 86400, "s", "dead-man time armed in devices with every value")
     reversion_jitter_s: float = number(120, 0, 3600, "s", "spread of that time over the fleet")
+    refresh_s: float = number(
+        300, 5, 28800, "s", "longest time without re-arming it; never more than a third of the dead-man time"
+    )
+    corrections_per_h: float = number(
+        6, 1, 3600, "", "times an hour that a value changed by others is written again, before they have the device"
+    )
     settle_s: float = number(60, 1, 3600, "s", "time from a write until its effect is judged")
     validity_s: float = number(1800, 60, 86400, "s", "time for which a plan may be followed")
     tolerance_frac: float = number(0.05, 0.001, 0.5, "per unit of nameplate", "largest error that counts as following")
+
+    @property
+    def refresh_every_s(self) -> float:
+        """Longest time between two armings of a reversion timer [s]."""
+        return min(self.refresh_s, self.reversion_s / 3.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

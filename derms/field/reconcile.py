@@ -2,7 +2,8 @@
 
 Each interval is cut into groups; a device's commands go out in its own group, so that a fleet never steps at once.
 A turn: watch the effect of what was written, pass what is wanted through the guards, record the intents durably,
-write, read back. A setpoint that nobody refreshes falls back by the device's own reversion timer.
+look whether the device still holds what it was given, write, read back. A setpoint that nobody refreshes falls back
+by the device's own reversion timer. A device that another master keeps writing to is left to it for an hour.
 """
 
 import asyncio
@@ -35,7 +36,8 @@ from derms.domain.dispatch import (
 from derms.domain.quality import Quality
 from derms.domain.settings import DispatchSettings
 from derms.domain.telemetry import TelemetrySnapshot
-from derms.errors import DeviceRefused, FieldError, JournalError, WriteForbidden
+from derms.errors import DeviceRefused, FieldError, JournalError, ProtocolViolation, WriteForbidden
+from derms.field.holdings import Corrections, Deviation, Finding, Holding, Key, deviation
 from derms.field.journal import Journal
 from derms.field.poller import Poller, phase
 from derms.ports import Clock, DeviceDriver
@@ -91,18 +93,27 @@ class Reconciler:
     on_outcome: Callable[[CommandRecord], None]
     on_event: Callable[[Event], None]
     counts: CommandCounts = field(default_factory=CommandCounts)
+    holdings: dict[Key, Holding] = field(default_factory=dict)
+    """What devices were seen to hold of ours, from the read-back on until the next write."""
+    _corrections: Corrections = field(init=False)
+    _noticed: dict[Key, Finding] = field(default_factory=dict)
+    """Deviations that have been told, each until the device is seen to hold again what it should."""
     _dispatch: Dispatch | None = None
     _journal_fails: bool = False
     _turns: int = 0
-    _pending: dict[tuple[int, Quantity], _Pending] = field(default_factory=dict)
-    _held: set[tuple[int, Quantity]] = field(default_factory=set)
+    _pending: dict[Key, _Pending] = field(default_factory=dict)
+    _held: set[Key] = field(default_factory=set)
     """What devices hold, of ours or of a service before us."""
-    _unknown: set[tuple[int, Quantity]] = field(default_factory=set)
+    _unknown: set[Key] = field(default_factory=set)
     """What nobody has asked devices about yet."""
 
     def __post_init__(self) -> None:
+        self._corrections = Corrections(self.settings.corrections_per_h)
         self._unknown = {
-            (row, quantity) for row, device in enumerate(self.fleet.devices) if device.is_der for quantity in Quantity
+            (row, quantity)
+            for row, device in enumerate(self.fleet.devices)
+            if device.is_dispatched and device.id in self.drivers
+            for quantity in Quantity
         }
 
     def adopt(self, dispatch: Dispatch) -> None:
@@ -126,10 +137,17 @@ class Reconciler:
         """Watch effects, then write what is due in this group."""
         snapshot = self.poller.snapshot()
         self._watch(snapshot)
+        self._take_back(snapshot.now_s)
         groups = max(1, round(self.settings.interval_s / self.settings.group_s))
         group = self._turns % groups
         self._turns += 1
-        rows = [row for row, device in enumerate(self.fleet.devices) if int(phase(device.id) * groups) == group]
+        rows = [
+            row
+            for row, device in enumerate(self.fleet.devices)
+            if int(phase(device.id) * groups) == group
+            and device.id in self.drivers
+            and row not in self._corrections.handed_over
+        ]
         if self._dispatch is not None and self._dispatch.valid_until_s < snapshot.now_s:
             self._expire()
         due = self._released(rows) if self._dispatch is None else self._wanted(self._dispatch, rows, snapshot)
@@ -240,30 +258,80 @@ class Reconciler:
         except FieldError as error:
             self._end(pending, Failed(f"not connected: {error}"))
             return
+        if not await self._is_ours(key, driver):
+            self._end(pending, Rejected("conflict"))
+            return
         if self.clock.monotonic_s() > pending.valid_until_s:
             self._end(pending, Expired())
             return
         self.counts.writes += 1
         self._held.add(key)
+        self.holdings.pop(key, None)
+        doubt = ""
         try:
             await driver.write(command)
         except (DeviceRefused, WriteForbidden) as error:
             self._end(pending, Rejected(f"device: {error}"))
             return
+        except ProtocolViolation as error:  # it may have taken all, a part or nothing: what it holds decides
+            doubt = f"{error}; "
         except FieldError as error:
             self._end(pending, Unknown(str(error)))
             return
         try:
             held = await driver.read_back(command.quantity)
         except FieldError as error:
-            self._end(pending, Unknown(f"written, but not read back: {error}"))
+            self._end(pending, Unknown(f"{doubt}written, but not read back: {error}"))
             return
-        self._read_back(pending, held)
+        self._read_back(pending, held, doubt)
         if command.value_w is not None and held.value_w is not None and not _is_armed(command, held):
             # It would keep the value after our death: better none at all.
             await self._carry_out([self._intend(pending.row, command.quantity, np.nan, None, "", None)])
 
-    def _read_back(self, pending: _Pending, held: Held) -> None:
+    async def _is_ours(self, key: Key, driver: DeviceDriver) -> bool:
+        """Look whether the device still holds what it was given; false for one that is left to another master."""
+        row, quantity = key
+        if key in self.holdings:
+            try:
+                found = self.notice(key, await driver.read_back(quantity))
+            except FieldError:
+                return True  # the write that follows will tell
+            if found is not None and found.corrects and not self._corrections.made(row, self.clock.monotonic_s()):
+                self._hand_over(row)
+        return row not in self._corrections.handed_over
+
+    def notice(self, key: Key, held: Held) -> Deviation | None:
+        """Compare what a device holds now with its holding; a deviation is an event once, until it is mended."""
+        holding = self.holdings.get(key)
+        found = None if holding is None else deviation(holding, held, self.clock.monotonic_s())
+        if found is None:
+            self._noticed.pop(key, None)
+        elif self._noticed.get(key) is not found.finding:
+            self._noticed[key] = found.finding
+            severity = Severity.ALARM if found.finding is Finding.REVERSION_LOST else Severity.WARNING
+            device_id = self.fleet.devices[key[0]].id
+            text = f"{device_id} ({key[1].value}) {found.text}"
+            self.on_event(Event(self.clock.utc(), severity, device_id, found.finding.value, text))
+        return found
+
+    def _hand_over(self, row: int) -> None:
+        """Leave a device to another master: it is not written to, and what it holds is not ours to release."""
+        for quantity in Quantity:
+            self._held.discard((row, quantity))
+            self.holdings.pop((row, quantity), None)
+        device_id = self.fleet.devices[row].id
+        text = f"{device_id} was given other values more than {self._corrections.most_per_h:.0f} times in an hour"
+        text += ": it is left alone for an hour"
+        self.on_event(Event(self.clock.utc(), Severity.ALARM, device_id, "conflict", text))
+
+    def _take_back(self, now_s: float) -> None:
+        """Command again the devices whose hour is over."""
+        for row in self._corrections.ended(now_s):
+            device_id = self.fleet.devices[row].id
+            text = f"{device_id} is commanded again after its conflict"
+            self.on_event(Event(self.clock.utc(), Severity.INFO, device_id, "conflict-over", text))
+
+    def _read_back(self, pending: _Pending, held: Held, doubt: str) -> None:
         command = pending.command
         key = (pending.row, command.quantity)
         if command.value_w is None:
@@ -271,16 +339,17 @@ class Reconciler:
                 self._held.discard(key)
                 self._end(pending, Applied(float("nan")))
             else:
-                self._end(pending, Failed(f"released, but read back {held.value_w:.0f} W"))
+                self._end(pending, Failed(f"{doubt}released, but read back {held.value_w:.0f} W"))
         elif held.value_w is None or not abs(held.value_w - command.value_w) <= 1.001 * held.resolution_w:
             shown = "disabled" if held.value_w is None else f"{held.value_w:.0f} W"
-            self._end(pending, Failed(f"wrote {command.value_w:.0f} W, read back {shown}"))
+            self._end(pending, Failed(f"{doubt}wrote {command.value_w:.0f} W, read back {shown}"))
         elif not _is_armed(command, held):
             armed = f"wrote a reversion time of {command.reversion_s:.0f} s, read back {held.reversion_s:.0f} s"
             self._end(pending, Failed(f"{armed}: released"))
         else:
-            pending.written_s = self.clock.monotonic_s()
+            pending.written_s = now_s = self.clock.monotonic_s()
             self._pending[key] = pending
+            self.holdings[key] = Holding(command, held, now_s, now_s, pending.valid_until_s)
 
     def _watch(self, snapshot: TelemetrySnapshot) -> None:
         """End the commands whose effect can be seen, and those whose time for it is over."""
@@ -340,6 +409,11 @@ class Reconciler:
     def holding(self) -> list[str]:
         """Devices that have been written to and have not been seen to be released since."""
         return [self.fleet.devices[row].id for row in sorted({row for row, _ in self._held})]
+
+    @property
+    def handed_over(self) -> list[str]:
+        """Devices that are left to another master for now."""
+        return [self.fleet.devices[row].id for row in sorted(self._corrections.handed_over)]
 
     async def hand_back(self) -> None:
         """Release every device that holds a command, of ours or of a service before us, to its own default, now."""

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from derms.domain.der import Device, DeviceKind, Endpoint, Fleet
+from derms.domain.der import Device, DeviceKind, Endpoint, Fleet, Link, Transport
 from derms.domain.dispatch import Dispatch
 from derms.domain.forecast import Forecast
-from derms.domain.grid import GridState
+from derms.domain.grid import GridState, SwitchState, Topology
 from derms.domain.plan import Plan, PlanSource
 from derms.domain.quality import Quality
 from derms.domain.telemetry import TelemetrySnapshot
@@ -35,10 +35,14 @@ _KNOWN: Mapping[str, type[Any]] = {
         Fleet,
         Forecast,
         GridState,
+        Link,
         Plan,
         PlanSource,
         Quality,
+        SwitchState,
         TelemetrySnapshot,
+        Topology,
+        Transport,
     )
 }
 """The only types that stored bytes can bring to life, next to numbers, texts, lists, mappings, arrays and times."""

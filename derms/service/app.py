@@ -14,15 +14,17 @@ from derms.grid.engine import FeederEngine
 from derms.historian.store import Store
 from derms.optimize.horizon import SolverLimits
 from derms.ports import Clock, DriverKit
+from derms.service import plugins
 from derms.service.brain import Brain
 from derms.service.cadence import Job, every
 from derms.service.config import Site
 from derms.service.gateway import Gateway
-from derms.service.scada import MeterScada
+from derms.service.scada import Modbus, Wiring, open_publisher, open_source
 from derms.service.supervisor import Supervisor
 
 FIRST_ESTIMATE_POLLS, FIRST_PLAN_POLLS, FIRST_RECORD_POLLS = 1.5, 2.0, 2.5
 """After the start, in poll intervals: the first poll of every device is in by then."""
+FIRST_SCADA = timedelta(seconds=0.5)
 RECORD_EVERY_S = 60.0
 EVENTS_KEPT = 1000
 """Latest events in memory; the historian has them all."""
@@ -53,6 +55,7 @@ class Service:
         *,
         drivers: DriverKit,
         on_event: Callable[[Event], None],
+        modbus_scada: Modbus = plugins.scada,
     ) -> None:
         site.storage.mkdir(parents=True, exist_ok=True)
         self.site = site
@@ -71,16 +74,20 @@ class Service:
             on_event=self._event,
             on_outcome=self._outcome,
         )
+        wiring = Wiring(clock=around.clock, chance=around.chance, on_event=self._event, modbus=modbus_scada)
+        self.scada = open_source(site, wiring)
+        self.publisher = open_publisher(site, wiring)
         self.brain = Brain(
             site,
             gateway=self.gateway,
-            scada=MeterScada(site.fleet.index[site.net_load_id], site.history),
+            scada=self.scada,
             engine=FeederEngine(site.package),
             store=self.store,
             clock=around.clock,
             executor=around.executor,
             limits=around.limits,
             on_event=self._event,
+            on_plan=self.publisher.offer if self.publisher else None,
         )
         self.supervisor = Supervisor(around.clock, self._event)
 
@@ -88,7 +95,10 @@ class Service:
         """The cadence table of this site."""
         site, brain = self.site, self.brain
         start, poll = self._clock.utc(), timedelta(seconds=site.field.poll_s)
+        scada = every(site.scada.every_s, first=start + FIRST_SCADA)
         table = (
+            Job("scada", scada, self.scada.poll),
+            *([Job("publish", scada, self.publisher.send)] if self.publisher else []),
             Job("estimate", every(site.estimate.every_s, first=start + FIRST_ESTIMATE_POLLS * poll), brain.estimate),
             Job("plan", every(site.plan.every_s, first=start + FIRST_PLAN_POLLS * poll), brain.plan),
             Job("record", every(RECORD_EVERY_S, first=start + FIRST_RECORD_POLLS * poll), brain.record),
@@ -109,12 +119,20 @@ class Service:
                 part.cancel()
             ended = await asyncio.gather(*parts, return_exceptions=True)
             try:
-                await self.gateway.hand_back()
+                await self._end()
             finally:
                 self.store.close()
         for result in ended:
             if isinstance(result, Exception):
                 raise result
+
+    async def _end(self) -> None:
+        """Hand every device back, then tell the utility that the plan no longer holds."""
+        try:
+            await self.gateway.hand_back()
+        finally:
+            if self.publisher is not None:
+                await self.publisher.withdraw()
 
     def _event(self, event: Event) -> None:
         self.events.append(event)

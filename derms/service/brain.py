@@ -15,12 +15,13 @@ from derms.control.cycle import ControlState, CycleInput, CycleSettings, Decisio
 from derms.domain.alarm import Event, Severity
 from derms.domain.arrays import BoolArray, FloatArray
 from derms.domain.der import DeviceKind
-from derms.domain.dispatch import Dispatch
+from derms.domain.dispatch import Dispatch, Quantity
 from derms.domain.forecast import Forecast
-from derms.domain.grid import GridState
+from derms.domain.grid import GridState, Topology
 from derms.domain.mode import Mode
-from derms.domain.plan import PlanSource
+from derms.domain.plan import Plan, PlanSource
 from derms.domain.quality import Quality
+from derms.domain.scada import PointKind, ScadaReading, head_phases
 from derms.domain.telemetry import Identity, TelemetrySnapshot
 from derms.forecast.netload import CLOUD_TYPICAL, QUARTER_S, Place, forecast, load_profile, standard_profile
 from derms.forecast.pv import ClearSky
@@ -30,6 +31,7 @@ from derms.historian.store import Store
 from derms.optimize.horizon import PAST_STEPS, Horizon, HorizonInput, HorizonOutput, SolverLimits
 from derms.optimize.verify import LookAhead
 from derms.ports import Clock, ScadaSource
+from derms.scada.topology import as_operated, changes, with_doubt
 from derms.service.config import Site
 from derms.service.observation import Observation
 
@@ -67,6 +69,7 @@ class Brain:
         executor: Executor | None,
         limits: SolverLimits,
         on_event: Callable[[Event], None],
+        on_plan: Callable[[Plan, datetime], None] | None = None,
     ) -> None:
         self._site = site
         self._gateway = gateway
@@ -77,6 +80,7 @@ class Brain:
         self._executor = executor
         self._limits = limits
         self._on_event = on_event
+        self._on_plan = on_plan
         self._place = Place(ClearSky(site.latitude, site.longitude), site.timezone)
         fleet, package = site.fleet, site.package
         self._der_rows = tuple(fleet.index[der.id] for der in package.ders if der.id in fleet.index)
@@ -97,6 +101,7 @@ class Brain:
         self._missed = 0
         self._state_age_max = timedelta(seconds=STATE_AGE_MAX_ESTIMATES * site.estimate.every_s)
         self._grid_quality = Quality.GOOD
+        self._topology = Topology()
         self.decision: Decision | None = None
         self.net_load_w = np.nan
         self.plans = 0
@@ -107,11 +112,12 @@ class Brain:
         snapshot = self._gateway.snapshot()
         self._note_quality(snapshot)
         self._store.samples(snapshot)
-        self.net_load_w = self._scada.net_load_w(snapshot)
+        told = self._scada.reading(snapshot)
+        self.net_load_w = told.net_load_w
         sky_pu = self._place.sky.pu(np.array([snapshot.at.timestamp()]))
         self._memory.add(snapshot, self.net_load_w, self._limited(), sky_frac=CLOUD_TYPICAL * float(sky_pu[0]))
         der_w, der_var = self._der_powers(snapshot)
-        head_w, head_var = self._head(snapshot)
+        head_w, head_var = self._head(snapshot, told)
         previous = self._grid
 
         def solve() -> GridState:
@@ -126,7 +132,10 @@ class Brain:
                 previous=previous,
             )
 
-        self._grid = await self._run(solve)
+        self._grid = as_operated(await self._run(solve), told.topology)
+        for event in changes(self._topology, self._grid):
+            self._on_event(event)
+        self._topology = told.topology
         self._note_grid(self._grid)
 
     async def plan(self) -> None:
@@ -165,7 +174,7 @@ class Brain:
                 settings=settings,
             )
 
-        decision = await self._run(work)
+        decision = with_doubt(await self._run(work), state.topology)
         self._missed = 0
         self._control = decision.state
         self.decision = decision
@@ -174,6 +183,8 @@ class Brain:
         self._note_source(decision)
         if self._site.mode is Mode.AUTO:
             self._gateway.adopt(decision.dispatch)
+        if self._on_plan is not None:
+            self._on_plan(decision.plan, now + timedelta(seconds=decision.dispatch.valid_until_s - now_s))
         self._store.decision(
             decision.plan,
             snapshot=snapshot,
@@ -182,6 +193,7 @@ class Brain:
             past_net_w=given.past_net_w,
             load_w=state.load_w,
             load_var=state.load_var,
+            topology=state.topology,
             rejected=list(decision.rejected),
         )
 
@@ -225,14 +237,13 @@ class Brain:
         )
 
     def _available(self, snapshot: TelemetrySnapshot) -> BoolArray:
-        """Devices that take commands and whose values are good, shape (n,)."""
+        """Devices that take commands, let go of them by themselves, and whose values are good, shape (n,)."""
         fleet = self._site.fleet
         able: BoolArray = np.logical_and(snapshot.good("p_w"), ~fleet.is_battery | np.isfinite(snapshot.soc_frac))
         for row, device in enumerate(fleet.devices):
             identity = self._gateway.identity(row)
-            takes_setpoint = identity is not None and identity.takes_setpoint
-            takes_limit = identity is not None and identity.takes_limit
-            able[row] &= takes_setpoint if device.kind is DeviceKind.BATTERY else takes_limit
+            quantity = Quantity.P_SET if device.kind is DeviceKind.BATTERY else Quantity.P_LIMIT
+            able[row] &= identity is not None and identity.capabilities.may_be_commanded(quantity)
         return able
 
     def _limited(self) -> BoolArray:
@@ -252,12 +263,16 @@ class Brain:
         q_var[self._engine_rows] = np.where(good, np.nan_to_num(snapshot.q_var[rows]), np.nan)
         return p_w, q_var
 
-    def _head(self, snapshot: TelemetrySnapshot) -> tuple[FloatArray, FloatArray]:
+    def _head(self, snapshot: TelemetrySnapshot, told: ScadaReading) -> tuple[FloatArray, FloatArray]:
+        """Power at the head per phase: of our own meter, else as the utility's system tells it; NaN without either."""
         good = snapshot.good("p_phase_w")
         for row in self._head_rows:
             if good[row]:
                 return snapshot.p_phase_w[row], snapshot.q_phase_var[row]
-        return np.full(3, np.nan), np.full(3, np.nan)
+        like = self._grid
+        head_w = head_phases(told.head(PointKind.HEAD_P), like.head_w if like else np.ones(3))
+        head_var = head_phases(told.head(PointKind.HEAD_Q), like.head_var if like else np.ones(3))
+        return head_w, head_var
 
     def _note_quality(self, snapshot: TelemetrySnapshot) -> None:
         """An event for each device whose values stop or start to be suspect; lost devices the poller reports itself."""
@@ -280,6 +295,7 @@ class Brain:
             text = f"the state of feeder {state.feeder} is {state.quality.name.lower()}"
             if not good:
                 text += ": its head or some of its DER are not measured, or the model does not meet the head"
+                text += ", or is not what stands outside" * bool(state.topology.doubt)
             severity = Severity.INFO if good else Severity.WARNING
             self._on_event(Event(state.at, severity, "brain", "feeder-state", text))
 

@@ -1,71 +1,116 @@
-"""The `derms` command."""
+"""The `derms` command.
+
+What a command needs is imported when it is run: the command answers at once, and Ctrl-C ends it quietly even while
+libraries load.
+"""
 
 import argparse
 import asyncio
 import json
 import math
+import os
 import random
 import signal
 import sys
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import tzinfo
 from functools import partial
 from pathlib import Path
-
-import uvloop
+from typing import TYPE_CHECKING
 
 from derms.domain.alarm import Event
 from derms.domain.mode import Mode
 from derms.domain.quality import Quality
-from derms.errors import ConfigError, DermsError
-from derms.optimize.horizon import SolverLimits
+from derms.errors import ConfigError, DermsError, Problem
 from derms.service import plugins
-from derms.service.app import Service, Surroundings
-from derms.service.cadence import run_scheduled
-from derms.service.clock import SystemClock
-from derms.service.config import Site, load_site
+
+if TYPE_CHECKING:
+    from derms.service.app import Service
+    from derms.service.config import Site
 
 PLAN_DEADLINE_S = 20.0
 """Wall-clock limit of one solve in real time."""
 
-OK, FAILED, WRONG_INPUT = 0, 1, 2
+NAME_SHOWN = 120
+"""Characters of a file name that a message shows."""
+
+OK, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+"""Exit statuses; the last is that of shells after Ctrl-C."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status: 0 fine, 1 failed, 2 wrong input."""
+    """Run the command; returns the exit status: 0 fine, 1 failed, 2 wrong input, 130 ended by Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments[:1] == ["demo"]:
-        return plugins.demo()(arguments[1:])
-    options = _parser().parse_args(arguments)
     try:
-        site = load_site(options.config, drivers=plugins.drivers().names, feeder=plugins.feeder_source())
-    except ConfigError as error:
-        return _refuse(error, as_json=options.json)
-    if options.command == "check":
-        return _checked(site, options.config, as_json=options.json)
-    try:
-        return uvloop.run(_run(site))
-    except OSError as error:
-        print(f"derms: {error.filename or site.storage}: {error.strerror}", file=sys.stderr)
-        return FAILED
+        return _command(arguments)
     except DermsError as error:
         print(f"derms: stopped: {error}", file=sys.stderr)
         return FAILED
+    except BrokenPipeError:  # whoever read our output has left; what is still buffered goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except KeyboardInterrupt:
+        print("derms: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _command(arguments: Sequence[str]) -> int:
+    """Run what has a parser of its own, or parse and run the others."""
+    match arguments[:1]:
+        case ["demo"]:
+            with _loading():
+                demo = plugins.demo()
+            return demo(arguments[1:])
+        case ["device"]:
+            return _device(arguments[1:])
+    options = _parser().parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = options.run
+    return run(options)
+
+
+@contextmanager
+def _loading() -> Iterator[None]:
+    """While libraries load, Ctrl-C ends the process at once: nothing has been started, and nobody needs a traceback."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="derms", description="Control room for distributed energy resources.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, text in (
-        ("run", "run the service against the devices that a site file names"),
-        ("check", "check a site file and everything it names"),
+    for name, run, text in (
+        ("run", _run, "run the service against the devices that a site file names"),
+        ("check", _check, "check a site file and everything it names"),
     ):
         command = commands.add_parser(name, help=text, description=text.capitalize() + ".")
         command.add_argument("-c", "--config", type=Path, required=True, metavar="SITE.TOML", help="the site file")
         command.add_argument("--json", action="store_true", help="print for programs: one JSON object")
+        command.set_defaults(run=run)
+    _add_fleet(commands.add_parser("fleet", help="the fleet file: import another one into it"))
+    commands.add_parser("device", help="look at one device, and test whether it keeps to SunSpec")
     commands.add_parser("demo", help="run a simulated world and the service on it, with a report at the end")
     return parser
+
+
+def _add_fleet(fleet: argparse.ArgumentParser) -> None:
+    actions = fleet.add_subparsers(dest="action", required=True)
+    text = "Put a new fleet file in the place of the one in use, after showing what changes; the old one is kept."
+    action = actions.add_parser("import", help="put a new fleet file in the place of the old one", description=text)
+    action.add_argument("new", type=Path, metavar="NEW.CSV", help="the new fleet file, whole")
+    action.add_argument("--into", type=Path, required=True, metavar="FLEET.CSV", help="the fleet file in use")
+    action.add_argument("--feeder", metavar="ID", help="also check buses and bindings against this feeder")
+    action.add_argument("--dry-run", action="store_true", help="only show what would change")
+    action.add_argument("--probe", action="store_true", help="ask each new device for its serial number and nameplate")
+    action.add_argument("--json", action="store_true", help="print for programs: one JSON object")
+    action.set_defaults(run=_import)
 
 
 def _refuse(error: ConfigError, *, as_json: bool) -> int:
@@ -80,16 +125,107 @@ def _refuse(error: ConfigError, *, as_json: bool) -> int:
     return WRONG_INPUT
 
 
-def _checked(site: Site, path: Path, *, as_json: bool) -> int:
-    if as_json:
-        print(json.dumps({"ok": True, "problems": [], "devices": len(site.fleet), "mode": site.mode}))
+def _load(path: Path) -> "Site":
+    """The site that a file describes; raises ConfigError with every mistake."""
+    with _loading():
+        from derms.service.config import load_site
+        from derms.service.inspection import find_newer_records
+
+        names, feeder = plugins.drivers().names, plugins.feeder_source()
+    try:
+        site = load_site(path, drivers=names, feeder=feeder)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    find_newer_records(site.storage)
+    return site
+
+
+def _unreadable(file: Path, error: OSError) -> ConfigError:
+    """A name that the system cannot even look at: too long, or in a folder that this user may not enter."""
+    name = str(error.filename or "a name in it")
+    shown = name if len(name) <= NAME_SHOWN else f"{name[:NAME_SHOWN]}..."
+    wrong = f"'{shown}' cannot be looked at ({error.strerror})"
+    return ConfigError([Problem(str(file), "file", wrong, "name a file or folder that this user may read")])
+
+
+def _check(options: argparse.Namespace) -> int:
+    try:
+        site = _load(options.config)
+    except ConfigError as error:
+        return _refuse(error, as_json=options.json)
+    from derms.service.inspection import link_costs
+
+    costs = link_costs(site.fleet, site.field)
+    if options.json:
+        classes = [{"class": cost.name, "devices": cost.devices, "bytes_per_month": cost.bytes} for cost in costs]
+        found = {"ok": True, "problems": [], "devices": len(site.fleet), "mode": site.mode, "polling": classes}
+        print(json.dumps(found))
     else:
-        print(f"{path}: good: {site.name}, feeder {site.package.id}, {len(site.fleet)} devices, mode {site.mode}")
+        name = f"{site.name}, feeder {site.package.id}"
+        print(f"{options.config}: good: {name}, {len(site.fleet)} devices, mode {site.mode}")
+        for cost in costs:
+            print(f"  {cost}")
     return OK
 
 
-async def _run(site: Site) -> int:
+def _import(options: argparse.Namespace) -> int:
+    with _loading():
+        from derms.service.clock import SystemClock
+        from derms.service.fleet_import import import_fleet
+
+        kit, feeder = plugins.drivers(), plugins.feeder_source()
+
+    async def work() -> int:
+        clock = SystemClock(asyncio.get_running_loop())
+        return await import_fleet(options, kit, feeder, clock, random.Random())
+
+    try:
+        return asyncio.run(work())
+    except ConfigError as error:
+        return _refuse(error, as_json=options.json)
+    except OSError as error:
+        return _refuse(_unreadable(options.into, error), as_json=options.json)
+
+
+def _device(arguments: Sequence[str]) -> int:
+    with _loading():
+        from derms.service.clock import SystemClock
+
+        command = plugins.device()
+    work = command(arguments)
+
+    async def timed() -> int:
+        return await work(SystemClock(asyncio.get_running_loop()), random.Random())
+
+    return asyncio.run(timed())
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Run the service until SIGINT or SIGTERM."""
+    try:
+        site = _load(options.config)
+    except ConfigError as error:
+        return _refuse(error, as_json=options.json)
+    with _loading():
+        import uvloop
+
+        import derms.service.app  # noqa: F401 - the service's libraries, before there is anything to stop
+    try:
+        return uvloop.run(_serve(site))
+    except OSError as error:
+        print(f"derms: {error.filename or site.storage}: {error.strerror}", file=sys.stderr)
+        return FAILED
+
+
+async def _serve(site: "Site") -> int:
     """Run the service in real time until SIGINT or SIGTERM."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from derms.optimize.horizon import SolverLimits
+    from derms.service.app import Service, Surroundings
+    from derms.service.cadence import run_scheduled
+    from derms.service.clock import SystemClock
+
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -119,14 +255,14 @@ def show(event: Event, zone: tzinfo) -> None:
     print(f"{event.at.astimezone(zone):%Y-%m-%d %H:%M:%S %Z} {event.severity:<7} {event.text}", flush=True)
 
 
-async def _status(service: Service, every_s: float = 60.0) -> None:
+async def _status(service: "Service", every_s: float = 60.0) -> None:
     """A line a minute: net load, plan, devices."""
     while True:
         await asyncio.sleep(every_s)
         print(status_line(service), flush=True)
 
 
-def status_line(service: Service) -> str:
+def status_line(service: "Service") -> str:
     """Net load, plan, devices and alarms in one line."""
     brain, snapshot = service.brain, service.gateway.snapshot()
     good = int((snapshot.quality == Quality.GOOD).sum())

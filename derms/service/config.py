@@ -1,6 +1,6 @@
 """The configuration of a site: the site file and the fleet file it names, with every mistake at once."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,9 +15,13 @@ from derms.domain.grid import FeederPackage
 from derms.domain.mode import Mode
 from derms.domain.settings import DispatchSettings, EstimateSettings, FieldSettings, PlanSettings, PlanWeights
 from derms.errors import ConfigError, Problem
+from derms.field.shards import refuses
+from derms.ports import DriverInfo
 from derms.service.files import Report, did_you_mean, parse_number, read_csv
 from derms.service.fleet_columns import describe_columns
 from derms.service.fleet_file import FleetFile, read_fleet
+from derms.service.point_map import describe_points
+from derms.service.scada_site import ScadaSite, read_scada
 from derms.service.settings import SiteFile, describe_keys, read_tables
 
 T = TypeVar("T")
@@ -40,10 +44,11 @@ class Site:
     timezone: ZoneInfo
     fleet: Fleet
     package: FeederPackage
-    net_load_id: str
-    """Device that measures the system net load."""
+    net_load_id: str | None
+    """Device that measures the system net load; None where the utility's system tells it."""
     history: Path | None
     """CSV of past net load, see `read_history`."""
+    scada: ScadaSite
     storage: Path
     """Folder of journal and database; it need not exist yet."""
     field: FieldSettings
@@ -52,7 +57,7 @@ class Site:
     estimate: EstimateSettings
 
 
-def load_site(path: Path, *, drivers: Collection[str], feeder: Callable[[str], FeederPackage]) -> Site:
+def load_site(path: Path, *, drivers: Mapping[str, DriverInfo], feeder: Callable[[str], FeederPackage]) -> Site:
     """Read a site file and what it names; paths in it are relative to it.
 
     `drivers` are the names that the fleet file may use, `feeder` loads a package by id or path. Raises
@@ -67,16 +72,23 @@ def load_site(path: Path, *, drivers: Collection[str], feeder: Callable[[str], F
     fleet = _collect(report, lambda: read_fleet(fleet_path, drivers=drivers, package=package)) if fleet_path else None
     if fleet is not None:
         report.problems += fleet.report.problems
-    net_load_id = _net_load_id(file, scada["net_load"], fleet) if fleet is not None else None
+    utility = read_scada(file, path.parent, scada, package)
+    net_load_id = _net_load_id(file, scada["net_load"], fleet) if fleet and not utility.tells_net_load else None
     history = _named_file(file, path, "scada.history", scada["history"])
     if history is not None:
         past = _collect(report, lambda: read_history(history))
         if past is not None and package is not None:
             report.problems += _implausible_history(history, past[1], package.peak_w)
+    if site["mode"] is not None and refuses(Mode(site["mode"]), values["field"]["processes"]):
+        wrong = f'[field] processes = {values["field"]["processes"]:g} with [site] mode = "auto"'
+        report.add(file.where("field.processes"), wrong, "give 1: worker processes only observe")
+    for key in ("tls_ca", "tls_certificate", "tls_key"):
+        named = _named_file(file, path, f"field.{key}", values["field"][key])
+        values["field"][key] = None if named is None else str(named)
     storage = path.parent / (values["storage"]["directory"] or "")
     if storage.exists() and not storage.is_dir():
         report.add(file.where("storage.directory"), f"'{storage}' is not a folder", "name a folder")
-    if report.problems or fleet is None or package is None or zone is None or net_load_id is None:
+    if report.problems or fleet is None or package is None or zone is None:
         raise ConfigError(report.problems)
     return Site(
         name=site["name"],
@@ -88,6 +100,7 @@ def load_site(path: Path, *, drivers: Collection[str], feeder: Callable[[str], F
         package=package,
         net_load_id=net_load_id,
         history=history,
+        scada=utility,
         storage=storage,
         field=FieldSettings(**values["field"]),
         dispatch=DispatchSettings(**values["dispatch"]),
@@ -98,7 +111,9 @@ def load_site(path: Path, *, drivers: Collection[str], feeder: Callable[[str], F
 
 def describe() -> str:
     """The reference of site file and fleet file as Markdown: every key and column with default and bounds."""
-    return f"## Site file\n\n{describe_keys()}\n## Fleet file\n\n{describe_columns()}"
+    return (
+        f"## Site file\n\n{describe_keys()}\n## Fleet file\n\n{describe_columns()}\n## Point map\n\n{describe_points()}"
+    )
 
 
 def _collect(report: Report, load: Callable[[], T]) -> T | None:

@@ -5,10 +5,11 @@ In kW, kVA, kWh and percent, as people write them.
 
 from dataclasses import dataclass
 
-from derms.domain.der import DER_KINDS, DeviceKind
+from derms.domain.der import DER_KINDS, DeviceKind, Link, Transport
 
 EVERYONE = frozenset(DeviceKind)
 BATTERY = frozenset({DeviceKind.BATTERY})
+PORT_MAX = 65535
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +33,14 @@ class Column:
 
 
 COLUMNS = {
-    "id": Column("name of the device, unique; for PV and batteries as in the feeder's manifest", EVERYONE),
+    "id": Column("name of the device, unique; for DER as in the feeder's manifest", EVERYONE),
     "kind": Column("one of " + ", ".join(DeviceKind), EVERYONE),
-    "driver": Column("name of the driver that speaks with it", EVERYONE),
-    "host": Column("IP address or host name", EVERYONE),
-    "port": Column("TCP port", EVERYONE, int, 1, 65535),
-    "unit": Column("Modbus unit; 1 when empty", kind=int, low=1, high=255),
+    "driver": Column("name of the driver or profile that speaks with it", EVERYONE),
+    "host": Column("IP address or host name; the serial port of a device on a serial line", EVERYONE),
+    "port": Column(f"TCP port, at most {PORT_MAX}; baud of a serial line", EVERYONE, int, 1, 921600),
+    "transport": Column("one of " + ", ".join(Transport) + f"; {Transport.TCP} when empty"),
+    "unit": Column("Modbus unit; the driver's usual one when empty, mostly 1", kind=int, low=1, high=255),
+    "link": Column("one of " + ", ".join(Link) + f", for how often it is polled; {Link.FIXED} when empty"),
     "bus": Column("bus of the feeder model", EVERYONE),
     "p_rated_kw": Column("nameplate active power", DER_KINDS, float, 0.001),
     "s_rated_kva": Column("nameplate apparent power; p_rated_kw when empty", kind=float, low=0.001),

@@ -3,17 +3,18 @@
 In the file kW, kVA, kWh and percent; inside W, VA, Wh and 0..1.
 """
 
-import ipaddress
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from derms.domain.der import DER_KINDS, Device, DeviceKind, Endpoint
+from derms.domain.der import DER_KINDS, Device, DeviceKind, Endpoint, Link, Transport
 from derms.domain.grid import FeederPackage
+from derms.ports import DriverInfo
 from derms.service.files import Report, did_you_mean, nearest, parse_number, read_csv
 from derms.service.fleet_columns import COLUMNS, RATINGS
+from derms.service.fleet_row import Row, check_place, choice
 
 P_MAX_KW = 5000.0
 """Nameplate above which W were written for kW, whatever the bus."""
@@ -22,7 +23,6 @@ TRANSFORMER_RATIO_MAX = 4.0
 DURATION_MIN_H, DURATION_MAX_H = 0.1, 24.0
 
 _ID = re.compile(r"[A-Za-z0-9_.-]+")
-_LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
 
 
 @dataclass(frozen=True)
@@ -36,43 +36,7 @@ class FleetFile:
     report: Report
 
 
-@dataclass
-class _Row:
-    """One row under check; a cell that is empty, or already reported, reads as None."""
-
-    number: int
-    cells: dict[str, str]
-    report: Report
-    bad: set[str] = field(default_factory=set)
-
-    def wrong(self, column: str, wrong: str, right: str) -> None:
-        self.bad.add(column)
-        self.report.add(f"row {self.number}, column {column}", wrong, right)
-
-    def text(self, column: str) -> str | None:
-        return None if column in self.bad else self.cells.get(column) or None
-
-    def value(self, column: str) -> float | None:
-        """The number in a cell; one that cannot be is reported, once."""
-        cell, rule = self.text(column), COLUMNS[column]
-        if cell is None:
-            return None
-        number = parse_number(cell)
-        if number is None:
-            self.wrong(column, f"'{cell}' is not a number", rule.right + _decimal_comma(cell))
-        elif column in RATINGS and number <= 0:
-            self.wrong(column, f"{cell} is not a rating", "give a number greater than 0")
-        elif not rule.low <= number <= rule.high or (rule.kind is int and not number.is_integer()):
-            self.wrong(column, f"{cell} is out of range", rule.right)
-        return None if column in self.bad else number
-
-
-def _decimal_comma(cell: str) -> str:
-    point = cell.replace(",", ".")
-    return f"; was {point} meant?" if point != cell and parse_number(point) is not None else ""
-
-
-def read_fleet(path: Path, *, drivers: Collection[str], package: FeederPackage | None) -> FleetFile:
+def read_fleet(path: Path, *, drivers: Mapping[str, DriverInfo], package: FeederPackage | None) -> FleetFile:
     """Read the fleet file and find every mistake in it.
 
     Without a feeder package (when that is wrong itself) buses and bindings are not checked. Raises ConfigError
@@ -80,7 +44,7 @@ def read_fleet(path: Path, *, drivers: Collection[str], package: FeederPackage |
     """
     table, report = read_csv(path), Report(str(path))
     columns = _read_header(table.header, report)
-    rows = [_Row(number, dict(zip(columns, cells, strict=False)), report) for number, cells in table.rows]
+    rows = [Row(number, dict(zip(columns, cells, strict=False)), report) for number, cells in table.rows]
     _find_missing_columns(columns, {_kind(row) for row in rows}, report)
     if not rows:
         report.add("row 2", "there is no device", "add a row per device")
@@ -116,36 +80,30 @@ def _find_missing_columns(columns: list[str], kinds: set[DeviceKind | None], rep
             report.add(f"row 1, column {name}", f"column '{name}' is missing", f"add it: {column.meaning}")
 
 
-def _kind(row: _Row) -> DeviceKind | None:
+def _kind(row: Row) -> DeviceKind | None:
     cell = row.cells.get("kind", "")
     return DeviceKind(cell) if cell in set(DeviceKind) else None
-
-
-def _is_host(host: str) -> bool:
-    """An IP address that a device can have, or a host name after RFC 1123."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        labels = host.split(".")
-        return len(host) <= 253 and not labels[-1].isdigit() and all(_LABEL.fullmatch(label) for label in labels)
-    return not (address.is_multicast or address.is_unspecified)
 
 
 class _Checker:
     """The checks of rows, in file order: what stands in earlier rows may not stand in later ones."""
 
-    def __init__(self, drivers: Collection[str], package: FeederPackage | None, uses: Mapping[str, int]) -> None:
+    def __init__(
+        self, drivers: Mapping[str, DriverInfo], package: FeederPackage | None, uses: Mapping[str, int]
+    ) -> None:
         self._drivers = drivers
         self._uses = uses
         self._package = package
         self._ids: dict[str, int] = {}
         self._endpoints: dict[Endpoint, int] = {}
+        self._links: dict[tuple[str, int], tuple[Transport, int]] = {}
+        self._bauds: dict[str, tuple[int, int]] = {}
         sites = package.sites if package else ()
         self._transformer_va = {site.bus.lower(): site.s_rated_va for site in sites}
         self._site_bus = {site.id: site.bus for site in sites}
         self._bindings = {der.id: der for der in package.ders} if package else {}
 
-    def device(self, row: _Row) -> Device | None:
+    def device(self, row: Row) -> Device | None:
         """The device of a row, or None once the file has a mistake; reports every mistake of the row."""
         kind = _kind(row)
         for name, kinds in RATINGS.items():
@@ -156,6 +114,7 @@ class _Checker:
                 row.wrong(name, "the cell is empty", f"give it: {column.meaning}")
         self._check_names(row, kind)
         endpoint = self._endpoint(row)
+        link = choice(row, "link", Link, Link.FIXED)
         self._check_bus(row, kind)
         p_kw, s_kva = self._power(row, "p_rated_kw"), self._power(row, "s_rated_kva")
         if p_kw is not None and s_kva is not None and s_kva < p_kw:
@@ -176,9 +135,10 @@ class _Checker:
             soc_min_frac=soc_min_frac,
             soc_max_frac=soc_max_frac,
             serial=row.cells.get("serial", ""),
+            link=link,
         )
 
-    def _check_names(self, row: _Row, kind: DeviceKind | None) -> None:
+    def _check_names(self, row: Row, kind: DeviceKind | None) -> None:
         if name := row.text("id"):
             first = self._ids.setdefault(name, row.number)
             if not _ID.fullmatch(name):
@@ -191,21 +151,37 @@ class _Checker:
         if (driver := row.text("driver")) and driver not in self._drivers:
             known = "it is one of " + ", ".join(sorted(self._drivers))
             row.wrong("driver", f"unknown driver '{driver}'", did_you_mean(driver, self._drivers, known))
+        elif driver and kind and kind not in (kinds := self._drivers[driver].kinds):
+            right = "it is for " + ", ".join(sorted(kinds))
+            row.wrong("driver", f"driver '{driver}' for the kind {kind}", right)
 
-    def _endpoint(self, row: _Row) -> Endpoint | None:
+    def _endpoint(self, row: Row) -> Endpoint | None:
         host, port, unit = row.text("host"), row.value("port"), row.value("unit")
-        if host and not _is_host(host):
-            wrong = f"'{host}' is neither an IP address nor a host name"
-            row.wrong("host", wrong, "write it like 10.0.0.17 or pv01.example.org")
-        if not host or port is None or row.bad & {"host", "port", "unit"}:
+        transport = choice(row, "transport", Transport, Transport.TCP)
+        check_place(row, transport)
+        if row.bad & {"host", "port", "unit", "transport"} or not host or port is None:
             return None
-        endpoint = Endpoint(host.lower(), int(port), int(unit or 1))
+        usual = self._drivers.get(row.cells.get("driver", ""))
+        name = host if transport is Transport.SERIAL else host.lower()
+        endpoint = Endpoint(name, int(port), int(unit or (usual.unit if usual else 1)), transport)
+        self._check_shared(row, endpoint)
+        return endpoint
+
+    def _check_shared(self, row: Row, endpoint: Endpoint) -> None:
+        """Units share an endpoint, whose transport and speed they have in common; each unit is there once."""
         first = self._endpoints.setdefault(endpoint, row.number)
         if first != row.number:
             row.wrong("host", f"{endpoint} is already the endpoint of row {first}", "change host, port or unit")
-        return endpoint
+        place, transport = f"{endpoint.host}:{endpoint.port}", endpoint.transport
+        other, first = self._links.setdefault((endpoint.host, endpoint.port), (transport, row.number))
+        if other is not transport:
+            row.wrong("transport", f"{transport} at {place}, where row {first} has {other}", "give both the same")
+        baud, first = self._bauds.setdefault(endpoint.host, (endpoint.port, row.number))
+        if transport is Transport.SERIAL and baud != endpoint.port:
+            wrong = f"{endpoint.port} baud on the line that row {first} runs at {baud}"
+            row.wrong("port", wrong, "give all devices of a serial line the same")
 
-    def _check_bus(self, row: _Row, kind: DeviceKind | None) -> None:
+    def _check_bus(self, row: Row, kind: DeviceKind | None) -> None:
         """The bus is in the circuit, and a DER where the feeder's manifest binds it.
 
         Of rows that share an id nobody knows which one the manifest means.
@@ -226,7 +202,7 @@ class _Checker:
         elif bound and kind in DER_KINDS and kind != bound.kind:
             row.wrong("kind", f"'{name}' as {kind}", f"the manifest of feeder {feeder} has it as {bound.kind}")
 
-    def _power(self, row: _Row, column: str) -> float | None:
+    def _power(self, row: Row, column: str) -> float | None:
         """A power rating [kW, kVA]; one that fits no bus was written in W."""
         value = row.value(column)
         if value is None:
@@ -244,7 +220,7 @@ class _Checker:
         return None
 
 
-def _energy_kwh(row: _Row, kind: DeviceKind | None, p_kw: float | None) -> float:
+def _energy_kwh(row: Row, kind: DeviceKind | None, p_kw: float | None) -> float:
     energy_kwh = row.value("energy_kwh")
     if energy_kwh is None:
         return 0.0
@@ -256,7 +232,7 @@ def _energy_kwh(row: _Row, kind: DeviceKind | None, p_kw: float | None) -> float
     return energy_kwh
 
 
-def _soc_range(row: _Row) -> tuple[float, float]:
+def _soc_range(row: Row) -> tuple[float, float]:
     low, high = row.value("soc_min_pct"), row.value("soc_max_pct")
     low_pct, high_pct = 10.0 if low is None else low, 95.0 if high is None else high
     if not row.bad & {"soc_min_pct", "soc_max_pct"} and low_pct >= high_pct:

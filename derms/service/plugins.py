@@ -1,13 +1,22 @@
-"""Plug-ins by entry point: drivers, feeders and the demo live in packages that this one never imports."""
+"""Plug-ins by entry point: drivers, feeders and the demo live in packages that this one never imports.
 
-from collections.abc import Callable, Sequence
+Nothing heavy is imported here: the `derms` command answers before libraries are loaded.
+"""
+
+import random
+from collections.abc import Callable, Coroutine, Sequence
 from importlib.metadata import entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from derms.errors import DermsError
-from derms.ports import DriverKit, FeederSource
+
+if TYPE_CHECKING:
+    from derms.ports import Clock, DriverKit, FeederSource, FieldOptions, ScadaKit
 
 GROUP = "derms.plugins"
+
+DeviceWork = Callable[["Clock", random.Random], Coroutine[Any, Any, int]]
+"""What `derms device` does, given time and chance; ends with the exit status."""
 
 
 class PluginMissing(DermsError):
@@ -21,19 +30,31 @@ def _load(name: str) -> Any:
     return next(iter(found)).load()
 
 
-def drivers() -> DriverKit:
+def drivers() -> "DriverKit":
     """The drivers that this installation has."""
     kit: DriverKit = _load("drivers")()
     return kit
 
 
-def feeder_source() -> FeederSource:
+def feeder_source() -> "FeederSource":
     """Loads feeders by id or path."""
     source: FeederSource = _load("feeders")
     return source
+
+
+def scada(options: "FieldOptions", chance: random.Random) -> "ScadaKit":
+    """The utility's system over Modbus."""
+    kit: ScadaKit = _load("scada")(options, chance)
+    return kit
 
 
 def demo() -> Callable[[Sequence[str]], int]:
     """The demo's main function."""
     main: Callable[[Sequence[str]], int] = _load("demo")
     return main
+
+
+def device() -> Callable[[Sequence[str]], DeviceWork]:
+    """Reads the arguments of `derms device`."""
+    command: Callable[[Sequence[str]], DeviceWork] = _load("device")
+    return command

@@ -25,6 +25,10 @@ from derms.domain.settings import (
 )
 from derms.service.files import Report, did_you_mean, read_text
 
+TEXT_MAX = 1000
+"""Characters that a text may have."""
+SCADA_SOURCES = ("meter", "file", "rest", "modbus")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SiteTable:
@@ -47,10 +51,23 @@ class FleetTable:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScadaTable:
-    """[scada]: what the utility's own system tells."""
+    """[scada]: what the utility's own system tells, and where it is told the plan."""
 
+    source: str = text("where net load, heads, switches and taps come from", "meter", SCADA_SOURCES)
     net_load: str | None = text("id of the meter of system net load; else the only system or head meter", None)
     history: str | None = text("path of a CSV with columns time_utc, net_load_kw", None)
+    points: str | None = text("path of the point map, a CSV", None)
+    qualities: str | None = text("path of the quality map, a CSV with columns word, quality", None)
+    path: str | None = text("for file: path of the CSV or JSON that is watched", None)
+    url: str | None = text("for rest: http(s)://... of a JSON document; for modbus: modbus://host:port", None)
+    token_variable: str | None = text("name of the environment variable that holds the bearer token", None)
+    ca: str | None = text("path of the certificates to trust instead of the system's own", None)
+    every_s: float = number(10, 1, 3600, "s", "time between two looks at the source, and two tries to publish")
+    timeout_s: float = number(5, 0.1, 60, "s", "longest wait for one answer, of the source and of the outlet")
+    stale_after_s: float = number(60, 2, 7200, "s", "age from which a value is stale")
+    ahead_max_s: float = number(10, 0, 300, "s", "how far a source time may be ahead of our clock")
+    publish: str | None = text("path of a .csv or .json, http(s)://..., or modbus://host:port/unit/address", None)
+    publish_method: str = text("how REST takes the plan", "PUT", ("PUT", "POST"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +94,8 @@ RELATIONS = (
     ("field", "poll_s", 2, "stale_after_s", "one lost poll would make every value stale"),
     ("field", "stale_after_s", 1, "frozen_after_s", "frozen is judged on values that are not stale"),
     ("field", "backoff_min_s", 1, "backoff_max_s", "waits grow from the first to the longest"),
+    ("scada", "every_s", 2, "stale_after_s", "one lost answer would make every value stale"),
+    ("scada", "timeout_s", 1, "every_s", "an answer that late would hold up the next look"),
     ("dispatch", "group_s", 1, "interval_s", "groups are parts of the interval"),
     ("dispatch", "settle_s", 1.25, "interval_s", "the effect is judged before the next write"),
     ("dispatch", "interval_s", 3, "reversion_s", "two lost refreshes must not release a device"),
@@ -97,6 +116,8 @@ class SiteFile:
         source = read_text(path)
         try:
             self.tree: dict[str, Any] = tomllib.loads(source)
+        except RecursionError as error:
+            raise self.report.error("file", "is nested too deeply", 'write `key = "value"` below [table]') from error
         except tomllib.TOMLDecodeError as error:
             found = re.search(r"at line (\d+)", str(error))
             line = found[1] if found else str(source.count("\n") + 1)
@@ -167,7 +188,9 @@ def _read_key(file: SiteFile, table: str, found: Mapping[str, Any], row: Field[A
         return row.default
     wrong = f"[{table}] {row.name} = {found[row.name]!r}" if row.name in found else f"[{table}] {row.name} is missing"
     value: Any = found.get(row.name)
-    if spec.accepts(value):
+    if isinstance(value, str) and (len(value) > TEXT_MAX or not value.isprintable()):
+        wrong = f"[{table}] {row.name} has characters that do not print, or more than {TEXT_MAX} of them"
+    elif spec.accepts(value):
         return spec.kind(value)
     file.report.add(file.where(f"{table}.{row.name}"), wrong, spec.right)
     return math.nan if spec.kind is float else None

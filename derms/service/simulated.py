@@ -11,21 +11,53 @@ import heapq
 import itertools
 import random
 import struct
+from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from contextvars import Context
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar, TypeVarTuple
 
 from derms.errors import DermsError
 
 _Ts = TypeVarTuple("_Ts")
 _Factory = Callable[[], asyncio.Protocol]
+_Name = tuple[str, int]
+"""Host and port of a listener."""
 
 _CANCELLED_MAX = 1000
 """Cancelled timers kept in the heap before it is cleaned."""
+RESEND_S = 0.2
+"""After which what was lost is sent again; twice as long each time."""
 
 
 class SimulationStalled(DermsError):
     """Nothing is ready and no timer is set: the simulation would wait for ever."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """What is wrong with the way to a listener and back. Streams stay whole and in order, as TCP keeps them."""
+
+    to_cut: bool = False
+    """Nothing gets to the listener; what is sent waits, the end of a connection too, and arrives when it is mended."""
+    back_cut: bool = False
+    """The same for the way back."""
+    latency_s: float = 0.0
+    """On top of the usual, each way [s]."""
+    jitter_s: float = 0.0
+    """Mean of an exponential part on top of that [s]."""
+    loss_frac: float = 0.0
+    """Of deliveries, that are lost and sent again."""
+
+
+class _Way:
+    """The way to one listener and back."""
+
+    def __init__(self) -> None:
+        self.trouble = Trouble()
+        self.held: list[Callable[[], None]] = []
+        self.changed = asyncio.Event()
 
 
 class SimulatedNetwork:
@@ -43,7 +75,8 @@ class SimulatedNetwork:
         self._chance = random.Random(seed)
         self._latency_s = latency_s
         self._jitter_s = jitter_s
-        self._listeners: dict[tuple[str, int], _SimulatedServer] = {}
+        self._listeners: dict[_Name, _SimulatedServer] = {}
+        self._ways: defaultdict[_Name, _Way] = defaultdict(_Way)
         self._trace = hashlib.blake2b(digest_size=16)
         self._port_next = 20000
         self.delivered = 0
@@ -53,9 +86,46 @@ class SimulatedNetwork:
         """Hash of all bytes delivered so far, with their times, sources and destinations."""
         return self._trace.hexdigest()
 
-    def delay_s(self) -> float:
-        """Draw the latency of one delivery [s]."""
-        return self._latency_s + self._chance.random() * 2.0 * self._jitter_s
+    def disturb(self, listener: _Name, trouble: Trouble) -> None:
+        """Let a way be in this trouble from now on, and in no other; `Trouble()` mends it."""
+        way = self._ways[listener]
+        way.trouble = trouble
+        way.changed.set()
+        way.changed = asyncio.Event()
+        held, way.held = way.held, []
+        for send in held:
+            send()
+
+    def delay_s(self, listener: _Name) -> float:
+        """Draw the latency of one delivery to a listener or back [s]."""
+        usual_s = self._latency_s + self._chance.random() * 2.0 * self._jitter_s
+        if listener not in self._ways:
+            return usual_s
+        trouble, chance = self._ways[listener].trouble, self._chance
+        late_s = trouble.latency_s + (chance.expovariate(1.0 / trouble.jitter_s) if trouble.jitter_s else 0.0)
+        resend_s = RESEND_S
+        while chance.random() < trouble.loss_frac:
+            late_s, resend_s = late_s + resend_s, 2.0 * resend_s
+        return usual_s + late_s
+
+    def holds(self, listener: _Name, send: Callable[[], None], *, back: bool) -> bool:
+        """Whether the way is cut; then `send` is called when it changes."""
+        if listener not in self._ways:
+            return False
+        way = self._ways[listener]
+        cut = way.trouble.back_cut if back else way.trouble.to_cut
+        if cut:
+            way.held.append(send)
+        return cut
+
+    async def reach(self, listener: _Name) -> None:
+        """As long as it takes to knock at a listener and hear of it."""
+        await asyncio.sleep(self.delay_s(listener))
+        while listener in self._ways:
+            way = self._ways[listener]
+            if not (way.trouble.to_cut or way.trouble.back_cut):
+                return
+            await way.changed.wait()
 
     def record(self, now_s: float, port: int, data: bytes) -> None:
         """Enter one delivery into the trace."""
@@ -150,7 +220,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     async def create_connection(  # type: ignore[override]
         self, protocol_factory: _Factory, host: str, port: int, **_: Any
     ) -> tuple["_SimulatedTransport", asyncio.Protocol]:
-        await asyncio.sleep(self.network.delay_s())
+        await self.network.reach((host, port))
         server = self.network.listener(host, port)
         if server is None:
             raise ConnectionRefusedError(111, f"nobody listens at {host}:{port}")
@@ -216,33 +286,40 @@ class _SimulatedTransport(asyncio.Transport):
         super().__init__({"sockname": name, "peername": peer})
         self._loop = loop
         self._protocol = protocol
-        self._port = peer[1] or name[1]
+        self._listener = peer if peer[1] else name
         self._closed = False
         self._arrival_last_s = 0.0
 
     def _arrival_s(self) -> float:
         """When what is sent now arrives: never before, nor together with, what was sent earlier."""
-        arrival_s = max(self._loop.time() + self._loop.network.delay_s(), self._arrival_last_s + 1e-6)
+        delay_s = self._loop.network.delay_s(self._listener)
+        arrival_s = max(self._loop.time() + delay_s, self._arrival_last_s + 1e-6)
         self._arrival_last_s = arrival_s
         return arrival_s
 
+    def _send(self, arrive: Callable[[*_Ts], object], *what: *_Ts) -> None:
+        """Have something arrive at the other end."""
+        again = partial(self._send, arrive, *what)
+        if not self._loop.network.holds(self._listener, again, back=self.server is not None):
+            self._loop.call_at(self._arrival_s(), arrive, *what)
+
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if not self._closed:
-            self._loop.call_at(self._arrival_s(), self.peer._receive, bytes(data))
+            self._send(self.peer._receive, bytes(data))
 
     def _receive(self, data: bytes) -> None:
         if not self._closed:
-            self._loop.network.record(self._loop.time(), self._port, data)
+            self._loop.network.record(self._loop.time(), self._listener[1], data)
             self._protocol.data_received(data)
 
     def close(self) -> None:
         if not self._closed:
-            self._loop.call_at(self._arrival_s(), self.peer._lost, None)
+            self._send(self.peer._lost, None)
             self._lost(None)
 
     def abort(self) -> None:
         if not self._closed:
-            self._loop.call_at(self._arrival_s(), self.peer._lost, ConnectionResetError(104, "reset by peer"))
+            self._send(self.peer._lost, ConnectionResetError(104, "reset by peer"))
             self._lost(None)
 
     def _lost(self, error: Exception | None) -> None:

@@ -1,10 +1,31 @@
 """What drivers need of one Modbus unit, whatever carries it."""
 
+from collections.abc import Awaitable
+from enum import Enum, IntEnum
 from typing import Protocol
+
+MAX_READ = 125
+MAX_WRITE = 123
+"""Registers that fit one request."""
+
+
+class Table(Enum):
+    """Which registers are read, by the function code that reads them."""
+
+    HOLDING = 3
+    INPUT = 4
+
+
+class Priority(IntEnum):
+    """Who goes first when calls wait for their turn; within one priority it is first come, first served."""
+
+    EMERGENCY = 0
+    WRITE = 1
+    READ = 2
 
 
 class Unit(Protocol):
-    """One Modbus unit behind some connection; calls may overlap and are answered in order.
+    """One Modbus unit behind some connection, which units of one endpoint share; calls may overlap.
 
     Calls raise DeviceUnreachable (not connected, lost, no answer in time), ProtocolViolation (an answer that does not
     fit its question), DeviceRefused (a Modbus exception) or WriteForbidden (a read-only session). Addresses are
@@ -18,17 +39,23 @@ class Unit(Protocol):
 
     @property
     def connected(self) -> bool:
-        """Whether the connection that `connect` made still stands; false for ever once that one is lost."""
+        """Whether the connection that `connect` joined still stands; false for ever once that one is lost."""
         ...
 
-    async def connect(self) -> None: ...
-
-    async def read(self, address: int, count: int) -> bytes:
-        """Read holding registers (FC3); 2 * count bytes as they came."""
+    async def connect(self) -> None:
+        """Join the connection that stands, or make a new one; raises DeviceUnreachable."""
         ...
 
-    async def write(self, address: int, data: bytes) -> None:
-        """Write holding registers (FC16)."""
+    def read(
+        self, address: int, count: int, *, table: Table = Table.HOLDING, priority: Priority = Priority.READ
+    ) -> Awaitable[bytes]:
+        """Read registers (FC3 or FC4); 2 * count bytes as they came. The request goes out with the call."""
         ...
 
-    def disconnect(self) -> None: ...
+    async def write(self, address: int, data: bytes, *, priority: Priority = Priority.WRITE) -> None:
+        """Write holding registers in one request (FC16, or FC6 for a device that wants it so)."""
+        ...
+
+    def disconnect(self) -> None:
+        """Leave the connection: what this unit waits for fails; the last to leave closes it."""
+        ...

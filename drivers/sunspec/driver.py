@@ -1,49 +1,80 @@
-"""The driver of SunSpec devices on Modbus TCP: discovers, polls in few requests, writes checked blocks, reads back."""
+"""The driver of SunSpec devices: discovers, polls in few requests, writes checked blocks, re-arms, reads back."""
 
 import asyncio
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from derms.domain.der import Device
-from derms.domain.dispatch import Command, Held, Quantity
+from derms.domain.dispatch import Capabilities, Command, Held, Quantity
 from derms.domain.telemetry import Identity, Reading
 from derms.errors import DeviceMismatch, DeviceRefused, DeviceUnreachable, ProtocolViolation, WriteForbidden
 from derms.ports import Clock
 from drivers.modbus.unit import Unit
-from drivers.sunspec.control import Control
-from drivers.sunspec.scan import Discovery, Place, read_image, scan
-from drivers.sunspec.telemetry import INVERTERS, METERS, Span, SunSpecLayout, read_plan
+from drivers.sunspec.codec import Image
+from drivers.sunspec.control import Change, Control, Write, rearmed, smallest, writes
+from drivers.sunspec.curves import ADOPTED
+from drivers.sunspec.quirks import STANDARD, SunSpecQuirks
+from drivers.sunspec.scan import Chain, Discovery, Place, read_image, scan, verify
+from drivers.sunspec.settings import SETTLED, settings_of
+from drivers.sunspec.sources import INVERTERS, METERS
+from drivers.sunspec.spans import ILLEGAL_ADDRESS, around, readable
+from drivers.sunspec.telemetry import Span, SunSpecLayout, read_plan
+
+ILLEGAL = (2, 3)
+"""Exceptions (data address, data value) with which a device refuses a block that it takes point by point."""
+BEATS = 0xFFFF_FFFF
+"""Heartbeats count modulo this: the value itself would be `not implemented`."""
+
+
+RATINGS = ("121.", "702.")
+"""Models with the settings that bound what a device gives and takes."""
+RESCAN_S = 3600.0
+"""Age of a scan up to which a reconnect only verifies that the device is still the one that was scanned."""
 
 
 @dataclass(frozen=True)
 class _Session:
-    """What the scan of a connection found: all of it is replaced with the next."""
+    """What a scan found: all of it is replaced with the next."""
 
+    found: Discovery
+    scanned_s: float
     identity: Identity
     layout: SunSpecLayout
     spans: tuple[Span, ...]
     controls: Mapping[Quantity, tuple[Control, Place]]
+    heads: tuple[tuple[int, bytes], ...]
+    """Where in a reading models begin, and the ID and L that have to stand there."""
 
 
 class SunSpecDriver:
     """One SunSpec device; see derms.ports.DeviceDriver.
 
-    Every connect makes a new connection and scans it, so that a call that began on the old one fails instead of
-    reading the new map with the old addresses.
+    Every connect makes a new connection and scans it, or verifies that it leads to the device of a recent scan. Until
+    then nothing is read as telemetry and nothing written; commands and scans take turns, so that none of them spans
+    two connections.
     """
 
-    def __init__(self, device: Device, unit: Unit, clock: Clock) -> None:
+    def __init__(self, device: Device, unit: Unit, clock: Clock, quirks: SunSpecQuirks = STANDARD) -> None:
         self._device = device
         self._unit = unit
         self._clock = clock
+        self._quirks = quirks
         self._session: _Session | None = None
+        self._proven = False
+        """Whether the session is of the connection that stands."""
+        self._point_by_point: set[int] = set()
+        """Models whose blocks this device refuses."""
+        self._ratings: Mapping[str, float] = {}
+        """As settings last told them."""
+        self._beats = 0
         self._commanding = asyncio.Lock()
         self._connecting = asyncio.Lock()
 
     @property
     def connected(self) -> bool:
-        return self._session is not None and self._unit.connected
+        return self._proven and self._unit.connected
 
     @property
     def layout(self) -> SunSpecLayout:
@@ -58,74 +89,213 @@ class SunSpecDriver:
     async def connect(self) -> Identity:
         """Connect and discover anew; of calls at the same time one does it for all.
 
-        Raises DeviceMismatch, after disconnecting, for another serial number, and for a device of another kind than
-        the fleet file says.
+        Raises DeviceMismatch, after disconnecting, for another serial number than the fleet file's or the last one,
+        and for a device of another kind than the fleet file says.
         """
         others = self._connecting.locked()
         async with self._connecting:
             if not (others and self.connected):
-                await self._connect_anew()
+                self.disconnect()
+                async with self._commanding:
+                    await self._connect_anew()
             return self.identity
 
     async def _connect_anew(self) -> None:
-        self.disconnect()
         with ExitStack() as undo:
-            undo.callback(self._unit.disconnect)
+            undo.callback(self.disconnect)
             await self._unit.connect()
-            found = await scan(self._unit)
-            self._check(found)
-            layout, spans = read_plan(found.chain)
-            places = {
-                quantity: (control, place)
-                for quantity, control in found.controls.items()
-                if (place := found.chain.find(control.model_id))
-            }
-            self._session = _Session(found.identity, layout, spans, places)
+            known = self._session
+            recent = known is not None and self._clock.monotonic_s() - known.scanned_s < RESCAN_S
+            if known is None or not recent or not await verify(self._unit, known.found):
+                self._session = await self._discover()
+            self._proven = True
             undo.pop_all()
+
+    async def _discover(self) -> _Session:
+        found = await scan(self._unit, bases=self._quirks.bases, absent=self._quirks.sentinels)
+        self._check(found)
+        layout, spans = read_plan(found.chain, absent=self._quirks.sentinels)
+        places = {
+            quantity: (control, place)
+            for quantity, control in found.controls.items()
+            if (place := found.chain.find(control.model_id))
+        }
+        identity = replace(
+            found.identity,
+            p_rated_w=smallest(found.identity.p_rated_w, *(control.most_w for control, _ in places.values())),
+            capabilities=await self._capabilities(found),
+        )
+        heads = _heads(layout, found.chain)
+        return _Session(found, self._clock.monotonic_s(), identity, layout, spans, places, heads)
 
     def _check(self, found: Discovery) -> None:
         """Refuse another device than the fleet file's: inverters and meters count power with opposite signs."""
         device, serial = self._device, found.identity.serial
-        if device.serial and serial != device.serial:
-            raise DeviceMismatch(f"{device.endpoint}: serial number {serial!r}, expected {device.serial!r}")
+        expected = device.serial or (serial if self._session is None else self._session.identity.serial)
+        if serial != expected:
+            raise DeviceMismatch(f"{device.endpoint}: serial number {serial!r}, expected {expected!r}")
         if not any(found.chain.find(model_id) for model_id in (INVERTERS if device.is_der else METERS)):
             wanted = "an inverter" if device.is_der else "a meter"
             raise DeviceMismatch(f"{device.endpoint}: is not {wanted}, which a {device.kind.value} has to be")
 
+    async def _capabilities(self, found: Discovery) -> Capabilities:
+        controls = found.controls
+        images = await self._images(found.chain, {control.model_id for control in controls.values()} | {703, 715})
+
+        def has(model_id: int, name: str) -> bool:
+            return model_id in images and images[model_id].implements(name)
+
+        return Capabilities(
+            takes=frozenset(controls),
+            reverts=frozenset(q for q, control in controls.items() if has(control.model_id, control.timer)),
+            heartbeat=has(715, "ControllerHb"),
+            curves=frozenset(model_id for model_id in ADOPTED if found.chain.find(model_id)),
+            permits_service=has(703, "ES") or has(123, "Conn"),
+        )
+
+    async def _images(self, chain: Chain, model_ids: Iterable[int]) -> dict[int, Image]:
+        places = [place for model_id in sorted(model_ids) if (place := chain.find(model_id))]
+        return {place.model_id: await self._image(place) for place in places}
+
+    async def _image(self, place: Place) -> Image:
+        image = await read_image(self._unit, place, absent=self._quirks.sentinels)
+        head = image.registers(image.model.points["ID"]) + image.registers(image.model.points["L"])
+        if head != place.head:
+            raise self._moved()
+        return image
+
+    def _moved(self) -> ProtocolViolation:
+        """Some makes swap their models while the connection stands: nothing more is asked before a new scan."""
+        self.disconnect()
+        return ProtocolViolation(f"{self._device.endpoint}: its models are no longer where they were")
+
     async def read(self) -> Reading:
         """All telemetry of the device; its time is that of the first request."""
-        session = self._scanned()
+        session = self._live()
         requested_s = self._clock.monotonic_s()
-        raw = b"".join([await self._unit.read(span.address, span.count) for span in session.spans])
+        raw = b""
+        try:
+            for span in session.spans:  # the hot path: a comprehension would be one more coroutine
+                raw += await self._unit.read(span.address, span.count)
+        except DeviceRefused as error:
+            if error.code != ILLEGAL_ADDRESS or not await self._leaves_out_holes(session):
+                raise
+            return await self.read()
+        for at, head in session.heads:
+            if not raw.startswith(head, at):
+                raise self._moved()
         return Reading(raw, requested_s, self._clock.monotonic_s())
+
+    async def _leaves_out_holes(self, session: _Session) -> bool:
+        """Find what the device refuses to read, and leave it out from now on; false when it refuses nothing, or all."""
+        found = {span: await readable(self._unit, span) for span in session.spans}
+        layout, spans = around(session.layout, session.spans, found)
+        if spans == session.spans or not (spans and layout.measures):
+            return False
+        self._session = replace(session, layout=layout, spans=spans, heads=_heads(layout, session.found.chain))
+        return True
 
     async def write(self, command: Command) -> None:
         """Write a command over a fresh reading of its model; raises WriteForbidden before anything is written.
 
-        A device that takes a first block and refuses a later one is a ProtocolViolation: it holds a part of it.
+        A block that the device refuses goes out point by point, enable last. A device that takes a first write and
+        refuses a later one is a ProtocolViolation: it holds a part of the command.
         """
-        session = self._scanned()
-        control, place = self._control(session, command.quantity)
         async with self._commanding:
-            image = await read_image(self._unit, place)
-            for number, (offset, data) in enumerate(control.writes(image, command)):
-                try:
-                    await self._unit.write(place.address + offset, data)
-                except DeviceRefused as error:
-                    if number == 0:
-                        raise
-                    raise ProtocolViolation(f"only a part of the command was taken: {error}") from error
+            control, place = self._control(self._live(), command.quantity)
+            image = await self._image(place)
+            await self._change(place, image, control.change(image, command))
+
+    async def refresh(self, quantity: Quantity, reversion_s: float) -> Held:
+        """Re-arm the reversion timer of what the device holds; where the time left cannot be seen, with the value."""
+        async with self._commanding:
+            control, place = self._control(self._live(), quantity)
+            image = await self._image(place)
+            told = control.left is not None and image.implements(control.left)
+            whole = self._quirks.refresh_value or not told
+            await self._change(place, image, rearmed(control, image, quantity, reversion_s, whole=whole))
+            return control.held(await self._image(place))
 
     async def read_back(self, quantity: Quantity) -> Held:
         """What the device's registers hold now for a quantity."""
-        session = self._scanned()
-        control, place = self._control(session, quantity)
         async with self._commanding:
-            return control.held(await read_image(self._unit, place))
+            control, place = self._control(self._live(), quantity)
+            return control.held(await self._image(place))
+
+    async def beat(self) -> int | None:
+        """Count the controller's heartbeat up (715) and look at the device's own; None where it has none."""
+        async with self._commanding:
+            session = self._live()
+            place = session.found.chain.find(715)
+            if place is None or not session.identity.capabilities.heartbeat:
+                return None
+            image = await self._image(place)
+            self._beats = (self._beats + 1) % BEATS
+            await self._change(place, image, Change(value={"ControllerHb": self._beats}))
+            own = image.raw("DERHb")
+            return int(own) if isinstance(own, int) else None
+
+    async def settings(self) -> Mapping[str, float]:
+        """What engineers set, by model and point: `705.Ena`, `705.Crv[0].Pt[1].V`; see derms.ports.DeviceDriver.
+
+        Ratings that are others than at the last look have the device scanned anew: commands count on them.
+        """
+        session = self._live()
+        images = await self._images(session.found.chain, SETTLED)
+        if self._live() is not session:
+            raise DeviceUnreachable(f"{self._device.endpoint}: reconnected while its settings were read")
+        settings = {name: value for image in images.values() for name, value in settings_of(image).items()}
+        ratings = {name: value for name, value in settings.items() if name.startswith(RATINGS)}
+        if self._ratings not in ({}, ratings):
+            self._session = replace(session, scanned_s=-math.inf)
+            self.disconnect()
+        self._ratings = ratings
+        return settings
 
     def disconnect(self) -> None:
         """Drop the connection, a scan in progress included."""
+        self._proven = False
         self._unit.disconnect()
+
+    async def _change(self, place: Place, image: Image, change: Change) -> None:
+        """Write a change, point by point where this device wants it so or, after it refused the block, takes it so."""
+        model_id = place.model_id
+        if not (self._quirks.value_first or model_id in self._point_by_point):
+            block = self._requests(image, change, value_first=False)
+            try:
+                await self._send(place, block)
+            except DeviceRefused as error:
+                if error.code not in ILLEGAL or all(len(names) == 1 for _, _, names in block):
+                    raise
+            else:
+                return
+        await self._send(place, self._requests(image, change, value_first=True))
+        self._point_by_point.add(model_id)
+
+    def _requests(self, image: Image, change: Change, *, value_first: bool) -> list[Write]:
+        """A change as requests, the enable point once more at the end where the device begins to count only then."""
+        requests = writes(image, change, value_first=value_first)
+        if self._quirks.enable_again and change.value:
+            requests += writes(image, Change(enable=change.enable), value_first=True)
+        return requests
+
+    async def _send(self, place: Place, requests: list[Write]) -> None:
+        taken: list[str] = []
+        for offset, data, names in requests:
+            try:
+                await self._unit.write(place.address + offset, data)
+            except DeviceRefused as error:
+                if not taken:
+                    raise
+                raise ProtocolViolation(f"took only {', '.join(taken)}: {error}") from error
+            taken.extend(names)
+
+    def _live(self) -> _Session:
+        """The session of the connection that stands; raises DeviceUnreachable when none does or it is not scanned."""
+        session = self._scanned()
+        if not self.connected:
+            raise DeviceUnreachable(f"{self._device.endpoint}: not connected")
+        return session
 
     def _scanned(self) -> _Session:
         if self._session is None:
@@ -136,3 +306,9 @@ class SunSpecDriver:
         if quantity not in session.controls:
             raise WriteForbidden(f"{self._device.endpoint}: the device does not take {quantity.value}")
         return session.controls[quantity]
+
+
+def _heads(layout: SunSpecLayout, chain: Chain) -> tuple[tuple[int, bytes], ...]:
+    """Where the models of a reading begin, and with what."""
+    begun = [(part, chain.find(part.model_id)) for part in layout.parts if part.first == 0]
+    return tuple((2 * part.start, place.head) for part, place in begun if place)

@@ -5,23 +5,34 @@ Source: SunSpec Device Information Model Specification 1.2, 3 (discovery).
 """
 
 import struct
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import pairwise
 
-from derms.domain.dispatch import Quantity
+from derms.domain.dispatch import Capabilities, Quantity
 from derms.domain.telemetry import Identity
-from derms.errors import DeviceMismatch, DeviceRefused
-from drivers.modbus.transport import MAX_READ
-from drivers.modbus.unit import Unit
+from derms.errors import DeviceMismatch, DeviceRefused, DeviceUnreachable
+from drivers.modbus.unit import MAX_READ, Unit
 from drivers.sunspec.codec import Image
 from drivers.sunspec.control import Control, controls, reported
-from drivers.sunspec.models import BASES, END_MODEL, SUNS
+from drivers.sunspec.models import BASES, END_MODEL, SUNS, Absent, Model, Point, counts_of, layout_of, model_layout
 
 MAX_MODELS = 64
 LAST_ADDRESS = 0xFFFF
 COMMON_MODEL = 1
-DESCRIBING_MODELS = (COMMON_MODEL, 120, 121, 123, 124, 702, 704, 713)
+NO_MODEL = 0
+"""What stands after the last model of a device that fills its map with zeros."""
+GATEWAY = (10, 11)
+"""Exceptions with which a gateway says that it does not reach the device."""
+ILLEGAL = (2, 3)
+"""Exceptions with which a device refuses registers that it does not have."""
+DESCRIBING_MODELS = (COMMON_MODEL, 120, 121, 123, 124, 702, 704, 713, 802)
 """Models that say who a device is, what it can do and what it takes."""
+FINGERPRINT_BYTES = 8
+MAX_IMAGE = 4096
+"""Registers that are read of one model; the longest sound ones, curves and battery strings, have less than half."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +45,24 @@ class Place:
     size: int
     """Registers with ID and L."""
 
+    @property
+    def head(self) -> bytes:
+        """Its ID and L as they stand in the map: what proves that the model is still where it was."""
+        return struct.pack(">HH", self.model_id, self.size - 2)
+
 
 @dataclass(frozen=True)
 class Chain:
     """The models of a device in address order."""
 
     places: tuple[Place, ...]
+    closed: bool = True
+    """Whether an end model closes it; some devices have nothing after their last model, or zeros."""
+
+    @property
+    def end(self) -> int:
+        """Address after the last model; 0 without one."""
+        return self.places[-1].address + self.places[-1].size if self.places else 0
 
     def find(self, model_id: int) -> Place | None:
         """The first instance of a model."""
@@ -54,24 +77,91 @@ class Discovery:
     identity: Identity
     controls: Mapping[Quantity, Control]
 
+    @property
+    def fingerprint(self) -> str:
+        """Tells this map on this device from every other: it changes with make, model, version, serial number, base
+        address and the chain of models and lengths, and with nothing else."""
+        who = self.identity
+        chain = [f"{place.address} {place.model_id} {place.size}" for place in self.chain.places]
+        text = "\n".join([who.manufacturer, who.model, who.version, who.serial, *chain])
+        return blake2b(text.encode(), digest_size=FINGERPRINT_BYTES).hexdigest()
 
-async def scan(unit: Unit) -> Discovery:
-    """Discover a device anew; raises DeviceMismatch for a map that is not SunSpec or not sound."""
-    chain = await find_chain(unit)
+
+async def scan(
+    unit: Unit, *, bases: Sequence[int] = BASES, absent: Absent = (), registers_max: int = MAX_READ
+) -> Discovery:
+    """Discover a device anew; raises DeviceMismatch for a map that is not SunSpec or not sound.
+
+    `bases` are tried in order; one that is refused is passed over.
+    """
+    chain = await find_chain(unit, bases=bases)
     wanted = [place for model_id in DESCRIBING_MODELS if (place := chain.find(model_id))]
-    images = {place.model_id: await read_image(unit, place) for place in wanted}
+    images = {
+        place.model_id: await read_image(unit, place, absent=absent, registers_max=registers_max) for place in wanted
+    }
     if COMMON_MODEL not in images:
         raise DeviceMismatch("the device has no common model (1), so nobody knows who it is")
     found = controls(images)
     return Discovery(chain, _identity(images, found), found)
 
 
-async def find_chain(unit: Unit) -> Chain:
-    """Follow the model chain to its end; bounded in models and addresses."""
-    address = await _base(unit) + len(SUNS) // 2
+async def verify(unit: Unit, known: Discovery, *, registers_max: int = MAX_READ) -> bool:
+    """Whether a device is still the one that was scanned, from model 1 and the headers of the chain in few requests.
+
+    False calls for a scan: another device or map, or a device that does not let registers be read across models.
+    """
+    chain = known.chain
+    common = chain.find(COMMON_MODEL)
+    if common is None:
+        return False
+    expected = {place.address: struct.pack(">HH", place.model_id, place.size - 2) for place in chain.places}
+    expected[chain.places[0].address - len(SUNS) // 2] = SUNS
+    if chain.closed:
+        expected[chain.end] = struct.pack(">H", END_MODEL)
+    wanted = [range(address, address + len(words) // 2) for address, words in expected.items()]
+    try:
+        held = await _registers(unit, [*wanted, range(common.address, common.address + common.size)], registers_max)
+    except DeviceRefused:
+        return False
+    if any(_joined(held, address, len(words) // 2) != words for address, words in expected.items()):
+        return False
+    image, who = Image(COMMON_MODEL, _joined(held, common.address, common.size)), known.identity
+    texts = tuple(image.text(name) for name in ("Mn", "Md", "Vr", "SN"))
+    return texts == (who.manufacturer, who.model, who.version, who.serial)
+
+
+async def _registers(unit: Unit, wanted: Iterable[range], registers_max: int) -> Mapping[int, bytes]:
+    """Registers by address that cover ranges of addresses, in as few requests as possible."""
+    found: dict[int, bytes] = {}
+    needed = sorted({address for addresses in wanted for address in addresses})
+    for address in needed:
+        if address not in found:
+            last = needed[bisect_left(needed, address + registers_max) - 1]
+            data = await unit.read(address, last + 1 - address)
+            found.update((address + at, data[2 * at : 2 * at + 2]) for at in range(last + 1 - address))
+    return found
+
+
+def _joined(registers: Mapping[int, bytes], address: int, count: int) -> bytes:
+    return b"".join(registers[address + at] for at in range(count))
+
+
+async def find_chain(unit: Unit, *, bases: Sequence[int] = BASES) -> Chain:
+    """Follow the model chain to its end; bounded in models and addresses.
+
+    A device that refuses the registers after a model, or has zeros there, has come to its end too.
+    """
+    address = await _base(unit, bases) + len(SUNS) // 2
     places: list[Place] = []
-    while (header := await _header(unit, address)) is not None:
-        model_id, length = header
+    while True:
+        try:
+            model_id, length = await _header(unit, address)
+        except DeviceRefused as error:
+            if not places or error.code not in ILLEGAL:
+                raise
+            return Chain(tuple(places), closed=False)
+        if model_id in (END_MODEL, NO_MODEL):
+            return Chain(tuple(places), closed=model_id == END_MODEL)
         place = Place(model_id, address, length + 2)
         address += place.size
         places.append(place)
@@ -79,36 +169,102 @@ async def find_chain(unit: Unit) -> Chain:
             raise DeviceMismatch(
                 f"the model chain has no end: model {model_id} at {place.address} has {length} registers"
             )
-    return Chain(tuple(places))
 
 
-async def read_image(unit: Unit, place: Place) -> Image:
-    """Read a model in one request; what lies beyond its first 125 registers counts as not implemented."""
-    return Image(place.model_id, await unit.read(place.address, min(place.size, MAX_READ)))
+async def read_image(unit: Unit, place: Place, *, absent: Absent = (), registers_max: int = MAX_READ) -> Image:
+    """Read a model whole, in as few requests of at most `registers_max` registers as `pieces` makes of it.
+
+    Values and their scale factors that do not fit one request may be of two moments. Then the scale factors are read
+    a second time after the values, and one that changed makes NaN of what it scales; see `Image.faults`.
+    What lies beyond MAX_IMAGE counts as not implemented. KeyError for a model that is not known.
+    """
+    model = model_layout(place.model_id)
+    size = min(place.size, MAX_IMAGE if counts_of(place.model_id) else model.size)
+    if size <= registers_max:
+        return Image(place.model_id, await unit.read(place.address, size), absent=absent)
+    requests = pieces(model, 0, min(size, model.size), registers_max)
+    data = await _read(unit, place, requests)
+    if model.size < size:
+        model = layout_of(place.model_id, data, size)
+        more = pieces(model, len(data) // 2, min(size, model.size), registers_max)
+        data += await _read(unit, place, more)
+        requests += more
+    twice = apart(model, model.points.values(), requests)
+    if not twice:
+        return Image(place.model_id, data, absent=absent)
+    first = twice[0].offset
+    again = await _read(unit, place, pieces(model, first, twice[-1].end, registers_max))
+    unsteady = {
+        scale.name
+        for scale in twice
+        if data[2 * scale.offset : 2 * scale.end] != again[2 * (scale.offset - first) : 2 * (scale.end - first)]
+    }
+    return Image(place.model_id, data, absent=absent, unsteady=unsteady)
 
 
-async def _base(unit: Unit) -> int:
-    for base in BASES:
+async def _read(unit: Unit, place: Place, requests: Iterable[range]) -> bytes:
+    return b"".join([await unit.read(place.address + request.start, len(request)) for request in requests])
+
+
+def apart(model: Model, points: Iterable[Point], requests: Sequence[range]) -> list[Point]:
+    """The scale factors that are read, and in another request than one of their points; in order of their offsets."""
+    found = set()
+    for point in points:
+        scale = model.scale_of(point)
+        home = next((request for request in requests if point.offset in request), None)
+        if home is not None and isinstance(scale, Point) and scale.offset not in home:
+            found.add(scale)
+    there = (scale for scale in found if any(scale.offset in request for request in requests))
+    return sorted(there, key=lambda scale: scale.offset)
+
+
+def pieces(model: Model, start: int, end: int, registers_max: int) -> list[range]:
+    """Offsets of a model from `start` to `end` in requests of at most `registers_max` registers each.
+
+    A cut falls before a repeat of an outermost group where one begins in the request, else before a point; only a
+    point that is longer than a request is cut itself.
+    """
+    points = sorted(
+        (point for point in model.points.values() if start <= point.offset < end), key=lambda point: point.offset
+    )
+    groups = {point.offset for before, point in pairwise(points) if _outer(point) != _outer(before)}
+    found: list[range] = []
+    while start < end:
+        stop = start + registers_max
+        if stop < end:
+            cuts = [point.offset for point in points if start < point.offset <= stop] or [stop]
+            stop = max([cut for cut in cuts if cut in groups] or cuts)
+        found.append(range(start, min(stop, end)))
+        start = stop
+    return found
+
+
+def _outer(point: Point) -> str:
+    """The outermost group of a point, `Crv[0]`; empty at the top."""
+    return point.name.partition(".")[0] if "." in point.name else ""
+
+
+async def _base(unit: Unit, bases: Sequence[int]) -> int:
+    for base in bases:
         try:
             if await unit.read(base, len(SUNS) // 2) == SUNS:
                 return base
-        except DeviceRefused:
-            continue
-    raise DeviceMismatch(f"no SunSpec map at any of {', '.join(map(str, BASES))}")
+        except DeviceRefused as error:
+            if error.code in GATEWAY:
+                raise DeviceUnreachable(f"no such unit there: {error}") from error
+    raise DeviceMismatch(f"no SunSpec map at any of {', '.join(map(str, bases))}")
 
 
-async def _header(unit: Unit, address: int) -> tuple[int, int] | None:
-    """ID and L of the model at an address; None at the end of the chain, which some devices close without an L."""
+async def _header(unit: Unit, address: int) -> tuple[int, int]:
+    """ID and L of the model at an address; some devices close the chain without an L, which is 0 then."""
     try:
         header = await unit.read(address, min(2, LAST_ADDRESS + 1 - address))
     except DeviceRefused:
         header = await unit.read(address, 1)
     model_id, *length = struct.unpack(f">{len(header) // 2}H", header)
-    if model_id == END_MODEL:
-        return None
-    if not length:
+    if not length and model_id != END_MODEL:
         raise DeviceMismatch(f"the model chain breaks off at {address} with model {model_id}")
-    return model_id, length[0]
+    return model_id, length[0] if length else 0
 
 
 def _identity(images: Mapping[int, Image], found: Mapping[Quantity, Control]) -> Identity:
@@ -120,8 +276,7 @@ def _identity(images: Mapping[int, Image], found: Mapping[Quantity, Control]) ->
         serial=common.text("SN"),
         p_rated_w=reported(images, (702, "WMaxRtg"), (702, "WMax"), (120, "WRtg"), (121, "WMax")),
         s_rated_va=reported(images, (702, "VAMaxRtg"), (702, "VAMax"), (120, "VARtg"), (121, "VAMax")),
-        energy_wh=reported(images, (713, "WHRtg"), (120, "WHRtg")),
+        energy_wh=reported(images, (713, "WHRtg"), (802, "WHRtg"), (120, "WHRtg")),
         v_nominal_v=reported(images, (702, "VNomRtg"), (702, "VNom"), (121, "VRef")),
-        takes_setpoint=Quantity.P_SET in found,
-        takes_limit=Quantity.P_LIMIT in found,
+        capabilities=Capabilities(takes=frozenset(found)),
     )

@@ -1,66 +1,27 @@
 """Which registers one poll reads, and how the bytes of many readings become columns at once.
 
-Signs as the models have them: inverter power (701, 101-103) + = injection, meter power (201-204) + = import.
-All points read here are single registers, so that a whole shard decodes as one matrix of words.
-Source: SunSpec models 101-103, 124, 201-204, 701, 713.
+The columns are those of derms.domain.telemetry, from the points in drivers.sunspec.sources.
+
+Scale factors are read with every poll. Where a value and its factor do not fit one request, the factors are read a
+second time after the values, and values whose factor has changed in between are NaN until the next poll.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from itertools import takewhile
+from typing import NamedTuple
 
 import numpy as np
 
-from derms.domain.arrays import ByteArray, FloatArray, IntArray
-from derms.domain.telemetry import COLUMNS
+from derms.domain.arrays import ByteArray, FloatArray
+from derms.domain.telemetry import COLUMNS, is_phase
 from derms.errors import DeviceMismatch
-from drivers.modbus.transport import MAX_READ
-from drivers.sunspec.codec import MAX_EXPONENT, model_layout
-from drivers.sunspec.models import Point, sentinel
-from drivers.sunspec.scan import Chain, Place
-
-MEASUREMENTS_701 = 123
-"""Registers of 701 with every measurement and scale factor; only the alarm text lies beyond."""
-BESIDE = ((704, 713), (123, 124))
-"""Models read with it, each pair in one request where it fits one."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """Where a column comes from: points of a model, one or one per phase."""
-
-    models: tuple[int, ...]
-    points: tuple[str, ...]
-    factor: float = 1.0
-
-
-_INVERTERS = (103, 102, 101)
-METERS = (203, 204, 202, 201)
-INVERTERS = (701, *_INVERTERS)
-MEASURING = (*INVERTERS, *METERS)
-"""Models that measure AC power, the most telling first; one of them is read."""
-_PERCENT = 0.01
-SOURCES: Mapping[str, tuple[_Source, ...]] = {
-    "p_w": (_Source((701, *_INVERTERS, *METERS), ("W",)),),
-    "q_var": (_Source((701,), ("Var",)), _Source(_INVERTERS, ("VAr",)), _Source(METERS, ("VAR",))),
-    "v_v": (
-        _Source((701,), ("LNV",)),
-        _Source((701,), ("VL1",)),
-        _Source((701,), ("LLV",)),
-        _Source(_INVERTERS, ("PhVphA",)),
-        _Source(METERS, ("PhV",)),
-    ),
-    "soc_frac": (_Source((713,), ("SoC",), _PERCENT), _Source((124,), ("ChaState",), _PERCENT)),
-    "p_phase_w": (_Source(METERS, ("WphA", "WphB", "WphC")),),
-    "q_phase_var": (_Source(METERS, ("VARphA", "VARphB", "VARphC")),),
-    "v_phase_v": (_Source(METERS, ("PhVphA", "PhVphB", "PhVphC")),),
-}
-"""Sources of every column, the first that a device implements wins."""
-
-_SIGN_BIT = 0x8000
-_SCALES = np.full(0x10000, np.nan)
-_SCALES[np.arange(-MAX_EXPONENT, MAX_EXPONENT + 1)] = 10.0 ** np.arange(-MAX_EXPONENT, MAX_EXPONENT + 1)
-"""Scale by the word of a sunssf point (negative exponents index from the end, as two's complement does)."""
+from drivers.modbus.unit import MAX_READ
+from drivers.sunspec.gather import Field, Gather, Scale
+from drivers.sunspec.models import Absent, Model, Point, model_layout, number_format, sentinel
+from drivers.sunspec.scan import Chain, Place, apart, pieces
+from drivers.sunspec.sources import BESIDE, MEASURING, SOURCES, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +34,28 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One model within a reading."""
+    """A piece of one model within a reading, from one request."""
 
     model_id: int
-    start: int
-    """Registers before it."""
+    first: int
+    """Offset of its first register in the model."""
     count: int
+    start: int
+    """Registers of the reading before it."""
+
+    def register(self, point: Point) -> int | None:
+        """Where a point stands in the reading; None when the piece does not hold all of it."""
+        whole = self.first <= point.offset and point.end <= self.first + self.count
+        return self.start + point.offset - self.first if whole else None
+
+
+class _Choice(NamedTuple):
+    """A source of a column, by the numbers of the fields of its points."""
+
+    source: Source
+    fields: list[int]
+    when: list[int]
+    unless: list[int]
 
 
 @dataclass(frozen=True)
@@ -87,6 +64,9 @@ class SunSpecLayout:
 
     registers: int
     parts: tuple[Part, ...]
+    """The measuring model first."""
+    absent: Absent = ()
+    """Further values that mean `not implemented` on these devices."""
 
     @property
     def width(self) -> int:
@@ -95,121 +75,175 @@ class SunSpecLayout:
     @property
     def measures(self) -> bool:
         """Whether there is any point to decode."""
-        return any(True for _ in self._sources())
+        return any(self._choices.values())
 
     def measured(self, raw: bytes) -> bytes:
         """The measuring model's bytes: the controls beside it move with every write and running timer."""
-        return raw[: 2 * self.parts[0].count]
+        return raw[: self._measured_bytes]
+
+    def scales(self, raw: ByteArray) -> ByteArray:
+        """The scale factors of k readings as they were read, shape (k, 2 * factors)."""
+        return self._gather.scale_bytes(raw)
 
     def decode(self, raw: ByteArray) -> Mapping[str, FloatArray]:
         """Decode k readings, shape (k, width), to the COLUMNS; NaN is `not implemented`."""
-        fields = self._fields
-        words = np.ascontiguousarray(raw).view(">u2")
-        found = words[:, fields.word]
-        values = found.astype(np.float64) - fields.signed * (0x10000 * (found >= _SIGN_BIT))
-        values *= _SCALES[words[:, fields.scale_word]] * fields.factor
-        values[found == fields.sentinel] = np.nan
-        return {name: _first_implemented(values, fields.columns[name], name) for name in COLUMNS}
+        values = self._gather.values(raw)
+        return {name: _column(values, self._choices[name], is_phase(name)) for name in COLUMNS}
 
     @cached_property
-    def _fields(self) -> "_Fields":
-        columns: dict[str, list[tuple[int, ...]]] = {name: [] for name in COLUMNS}
-        rows: list[tuple[int, int, int, bool, float]] = []
-        for name, source, part in self._sources():
-            points = [model_layout(part.model_id).points[point] for point in source.points]
-            columns[name].append(tuple(range(len(rows), len(rows) + len(points))))
-            rows.extend(_row(part, point, source.factor) for point in points)
-        word, scale_word, absent, signed, factor = zip(*rows, strict=True)
-        return _Fields(
-            word=np.array(word, dtype=np.intp),
-            scale_word=np.array(scale_word, dtype=np.intp),
-            sentinel=np.array(absent, dtype=np.intp),
-            signed=np.array(signed, dtype=np.float64),
-            factor=np.array(factor, dtype=np.float64),
-            columns=columns,
-        )
+    def _measured_bytes(self) -> int:
+        measuring = takewhile(lambda part: part.model_id == self.parts[0].model_id, self.parts)
+        return 2 * sum(part.count for part in measuring)
 
-    def _sources(self) -> Iterator[tuple[str, _Source, Part]]:
+    @property
+    def _choices(self) -> Mapping[str, Sequence[_Choice]]:
+        """Sources of every column that the reading holds, the first in rank first."""
+        return self._plan[0]
+
+    @property
+    def _gather(self) -> Gather:
+        return self._plan[1]
+
+    @cached_property
+    def _plan(self) -> tuple[Mapping[str, Sequence[_Choice]], Gather]:
+        models = tuple(dict.fromkeys(part.model_id for part in self.parts))
+        fields: dict[Field, int] = {}
+        choices: dict[str, list[_Choice]] = {name: [] for name in COLUMNS}
         for name in COLUMNS:
             for source in SOURCES[name]:
-                for part in self.parts:
-                    if part.model_id in source.models and _within(part, source.points):
-                        yield name, source, part
+                for model_id in models[:1] if source.alone else models:
+                    if model_id in source.models and (points := self._points(model_id, source)) is not None:
+                        numbers = [[fields.setdefault(field, len(fields)) for field in some] for some in points]
+                        choices[name].append(_Choice(source, *numbers))
+        return choices, Gather(tuple(fields))
+
+    def _points(self, model_id: int, source: Source) -> list[list[Field]] | None:
+        """The fields of a source's points and conditions; None when the reading does not hold them all."""
+        values = [self._field(model_id, name, source.factor) for name in source.points]
+        when = [self._field(model_id, name) for name, _ in source.when]
+        unless = [self._field(model_id, name) for name, _ in source.unless]
+        found = [[field for field in some if field is not None] for some in (values, when, unless)]
+        return found if [len(some) for some in found] == [len(values), len(when), len(unless)] else None
+
+    def _field(self, model_id: int, name: str, factor: float = 1.0) -> Field | None:
+        """A point with its scale factor, from one request or with the factor read twice; None otherwise."""
+        model = model_layout(model_id)
+        point, scale = model.points[name], model.scale_of(model.points[name])
+        parts = [part for part in self.parts if part.model_id == model_id]
+        for part in parts:
+            if (register := part.register(point)) is None:
+                continue
+            beside = [part] if isinstance(scale, Point) and part.register(scale) is not None else parts
+            found = _scale(beside, scale, factor)
+            return None if found is None else self._typed(point, register, found)
+        return None
+
+    def _typed(self, point: Point, register: int, scale: Scale) -> Field:
+        own = sentinel(point.type)
+        others = (value for kind, value in self.absent if kind == point.type)
+        absent = (*(() if own is None else (own,)), *others)
+        return Field(number_format(point.type), absent, register, point.size, scale)
 
 
-@dataclass(frozen=True, slots=True)
-class _Fields:
-    """A layout's fields as columns, shape (fields,), and the fields of every column of the house."""
-
-    word: IntArray
-    scale_word: IntArray
-    sentinel: IntArray
-    signed: FloatArray
-    factor: FloatArray
-    columns: Mapping[str, list[tuple[int, ...]]]
+def _scale(parts: Sequence[Part], scale: Point | int, factor: float) -> Scale | None:
+    """A factor out of one part that holds the value too, or out of the first and last that hold it apart."""
+    if isinstance(scale, int):
+        return Scale(-1, -1, factor * 10.0**scale)
+    registers = [register for part in parts if (register := part.register(scale)) is not None]
+    if not registers or (len(parts) > 1 and len(registers) < 2):
+        return None
+    return Scale(registers[0], registers[-1], factor)
 
 
-def read_plan(chain: Chain) -> tuple[SunSpecLayout, tuple[Span, ...]]:
+def _column(values: FloatArray, choices: Sequence[_Choice], phases: bool) -> FloatArray:
+    """A column from the first of its choices that is not NaN, row by row."""
+    column = np.full((len(values), 3) if phases else len(values), np.nan)
+    for rank, choice in enumerate(choices):
+        found = _chosen(values, choice, phases)
+        column = np.where(np.isnan(column), found, column) if rank else found
+    return column
+
+
+def _chosen(values: FloatArray, choice: _Choice, phases: bool) -> FloatArray:
+    """One source of a column; NaN where its conditions do not hold and for codes that it does not know."""
+    found: FloatArray = values[:, choice.fields if phases else choice.fields[0]]
+    for (_, code), field in zip(choice.source.when, choice.when, strict=True):
+        found = np.where(values[:, field] == code, found, np.nan)
+    for (_, code), field in zip(choice.source.unless, choice.unless, strict=True):
+        found = np.where(values[:, field] == code, np.nan, found)
+    codes = np.array(choice.source.codes)
+    if codes.size:
+        known = (found >= 0) & (found < codes.size)
+        found = np.where(known, codes[np.where(known, found, 0).astype(np.intp)], np.nan)
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _shared(layout: SunSpecLayout) -> SunSpecLayout:
+    """One object for all equal layouts: what it works out for itself, it works out once for all their devices."""
+    return layout
+
+
+def read_plan(
+    chain: Chain, *, absent: Absent = (), registers_max: int = MAX_READ
+) -> tuple[SunSpecLayout, tuple[Span, ...]]:
     """The requests of one poll and the layout of their bytes one after the other.
 
+    One model that measures, and beside it one with controls and one with the state of charge where there are any.
     Raises DeviceMismatch when the device measures nothing.
     """
     measuring = next((place for model_id in MEASURING if (place := chain.find(model_id))), None)
     if measuring is None:
         raise DeviceMismatch(f"the device has none of the measuring models {', '.join(map(str, MEASURING))}")
-    blocks = [[measuring]]
-    for pair in BESIDE:
-        blocks.extend(_joined([place for model_id in pair if (place := chain.find(model_id))]))
+    firsts = (next((place for model_id in row if (place := chain.find(model_id))), None) for row in BESIDE)
+    beside = [place for place in firsts if place and place != measuring]
     spans: list[Span] = []
     parts: list[Part] = []
     start = 0
-    for block in blocks:
-        first, last = block[0], block[-1]
-        limit = MEASUREMENTS_701 if first.model_id == 701 else MAX_READ
-        span = Span(first.address, min(last.address + last.size - first.address, limit))
-        for place in block:
-            before = place.address - first.address
-            parts.append(Part(place.model_id, start + before, min(place.size, span.count - before)))
-        spans.append(span)
-        start += span.count
-    layout = SunSpecLayout(start, tuple(parts))
+    for places in [[measuring], *_joined(beside, registers_max)]:
+        for span, held in _requests(places, registers_max):
+            parts.extend(replace(part, start=start + part.start) for part in held)
+            spans.append(span)
+            start += span.count
+    layout = _shared(SunSpecLayout(start, tuple(parts), absent))
     if not layout.measures:
         raise DeviceMismatch(f"the device's model {measuring.model_id} is too short to hold a measurement")
     return layout, tuple(spans)
 
 
-def _joined(places: list[Place]) -> list[list[Place]]:
+def _joined(places: Sequence[Place], registers_max: int) -> list[list[Place]]:
     """Blocks of places, in address order, that fit one request each; what lies between them is read along."""
     blocks: list[list[Place]] = []
     for place in sorted(places, key=lambda place: place.address):
-        if blocks and place.address + place.size - blocks[-1][0].address <= MAX_READ:
+        if blocks and place.address + place.size - blocks[-1][0].address <= registers_max:
             blocks[-1].append(place)
         else:
             blocks.append([place])
     return blocks
 
 
-def _within(part: Part, names: Iterable[str]) -> bool:
-    """Whether points and their scale factors lie within what is read of a model."""
-    model = model_layout(part.model_id)
-    points = [model.points[name] for name in names]
-    scales = [scale for point in points if isinstance(scale := model.scale_of(point), Point)]
-    return all(point.offset + point.size <= part.count for point in points + scales)
+def _requests(places: Sequence[Place], registers_max: int) -> Iterator[tuple[Span, list[Part]]]:
+    """The requests for places of one block, each with the parts of models that it holds, counted from its start."""
+    first, last = places[0], places[-1]
+    if len(places) > 1:
+        span = Span(first.address, last.address + last.size - first.address)
+        yield span, [Part(place.model_id, 0, place.size, place.address - first.address) for place in places]
+        return
+    model = model_layout(first.model_id)
+    wanted = _wanted(model)
+    whole = pieces(model, 0, min(first.size, model.size), registers_max)
+    ranges = [piece for piece in whole if any(point.offset in piece and point.end <= piece.stop for point in wanted)]
+    twice = apart(model, wanted, ranges)
+    if twice:
+        ranges += pieces(model, twice[0].offset, twice[-1].end, registers_max)
+    for piece in ranges:
+        yield Span(first.address + piece.start, len(piece)), [Part(model.id, piece.start, len(piece), 0)]
 
 
-def _row(part: Part, point: Point, factor: float) -> tuple[int, int, int, bool, float]:
-    scale = model_layout(part.model_id).scale_of(point)
-    absent = sentinel(point.type)
-    if point.size != 1 or not isinstance(scale, Point) or absent is None:
-        raise ValueError(f"{point.name} of model {part.model_id} is not a single scaled register")
-    return part.start + point.offset, part.start + scale.offset, absent & 0xFFFF, absent < 0, factor
-
-
-def _first_implemented(values: FloatArray, sources: list[tuple[int, ...]], name: str) -> FloatArray:
-    """A column from the first of its sources that is not NaN, row by row."""
-    if not sources:
-        return np.full((len(values), 3) if "phase" in name else len(values), np.nan)
-    first, *others = (values[:, fields] if len(fields) > 1 else values[:, fields[0]] for fields in sources)
-    for other in others:
-        first = np.where(np.isnan(first), other, first)
-    return first
+def _wanted(model: Model) -> list[Point]:
+    """The points of a model that any column comes from, with their scale factors."""
+    sources = [source for some in SOURCES.values() for source in some if model.id in source.models]
+    names = {name for source in sources for name in source.points}
+    names |= {name for source in sources for name, _ in (*source.when, *source.unless)}
+    scales = (model.scale_of(model.points[name]) for name in names)
+    return [*(model.points[name] for name in names), *(scale for scale in scales if isinstance(scale, Point))]

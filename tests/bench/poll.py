@@ -8,6 +8,7 @@ and register lists in pymodbus. The last line is one JSON object.
 import asyncio
 import json
 import multiprocessing
+import random
 import statistics
 import time
 from collections.abc import Awaitable, Callable
@@ -18,8 +19,9 @@ import uvloop
 from pymodbus.client import AsyncModbusTcpClient
 
 from derms.domain.der import Device, DeviceKind, Endpoint
+from derms.ports import FieldOptions
 from derms.service.clock import SystemClock
-from drivers.modbus.transport import ModbusConnection
+from drivers.modbus.session import Sessions
 from drivers.sunspec.driver import SunSpecDriver
 from drivers.sunspec.scan import scan
 from drivers.sunspec.telemetry import Span, read_plan
@@ -28,6 +30,7 @@ from hil.world import World
 
 ROUNDS, POLLS = 15, 200
 HOST, DEVICE = "127.0.0.1", "bat01"
+OPTIONS = FieldOptions(timeout_s=2.0, connect_timeout_s=3.0, read_only=True)
 NOON = datetime(2026, 4, 15, 19, 0, tzinfo=UTC)
 
 
@@ -53,7 +56,7 @@ async def cpu_s(poll: Callable[[], Awaitable[object]]) -> float:
 
 async def spans_of(port: int) -> tuple[Span, ...]:
     """What the driver asks the device for in one poll."""
-    connection = ModbusConnection(HOST, port, 1, timeout_s=2.0, connect_timeout_s=3.0, read_only=True)
+    connection = Sessions(OPTIONS, random.Random(1)).unit(Endpoint(HOST, port))
     await connection.connect()
     spans = read_plan((await scan(connection)).chain)[1]
     connection.disconnect()
@@ -66,7 +69,7 @@ async def measure(port: int) -> dict[str, object]:
     device = Device(
         id=DEVICE, kind=DeviceKind.BATTERY, driver="sunspec", endpoint=Endpoint(HOST, port), bus="", energy_wh=1.0
     )
-    unit = ModbusConnection(HOST, port, 1, timeout_s=2.0, connect_timeout_s=3.0, read_only=True)
+    unit = Sessions(OPTIONS, random.Random(1)).unit(device.endpoint)
     driver = SunSpecDriver(device, unit, SystemClock(asyncio.get_running_loop()))
     await driver.connect()
     client = AsyncModbusTcpClient(HOST, port=port)

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -113,7 +114,7 @@ async def _story(folder: Path) -> Story:
         clock=clock,
         runner=lambda jobs: run_on_clock(jobs, clock),
         chance=random.Random(1),
-        executor=None,
+        executor=ThreadPoolExecutor(1),
         limits=SolverLimits(),
     )
     site = load_site(path, drivers=drivers().names, feeder=load)

@@ -1,6 +1,7 @@
 """Independent ends for the driver tests: maps by pysunspec2, served by pymodbus, and servers that lie on purpose."""
 
 import asyncio
+import random
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -12,8 +13,11 @@ from pymodbus.pdu import ModbusPDU
 from pymodbus.server import ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
-from derms.domain.der import Device, DeviceKind, Endpoint
-from drivers.modbus.transport import ModbusConnection
+from derms.domain.der import Device, DeviceKind, Endpoint, Transport
+from derms.ports import FieldOptions
+from drivers.modbus.quirks import STANDARD, LinkQuirks
+from drivers.modbus.session import Sessions
+from drivers.modbus.unit import Unit
 from drivers.sunspec.driver import SunSpecDriver
 
 Points = Mapping[str, Any]
@@ -227,9 +231,23 @@ async def connected_driver(
         driver.disconnect()
 
 
-def connection_to(port: int, *, timeout_s: float = 5.0, read_only: bool = False) -> ModbusConnection:
-    """A connection to unit 1 on a port of this machine."""
-    return ModbusConnection("127.0.0.1", port, 1, timeout_s=timeout_s, connect_timeout_s=5.0, read_only=read_only)
+def connection_to(
+    port: int,
+    *,
+    timeout_s: float = 5.0,
+    read_only: bool = False,
+    quirks: LinkQuirks = STANDARD,
+    transport: Transport = Transport.TCP,
+) -> Unit:
+    """Unit 1 on a port of this machine, in a session of its own."""
+    sessions = sessions_with(timeout_s=timeout_s, read_only=read_only)
+    return sessions.unit(Endpoint("127.0.0.1", port, 1, transport), quirks)
+
+
+def sessions_with(**changes: Any) -> Sessions:
+    """Sessions that try a lost endpoint again at once, unless told otherwise."""
+    usual = {"timeout_s": 5.0, "connect_timeout_s": 5.0, "read_only": False, "backoff_min_s": 0.0}
+    return Sessions(FieldOptions(**{**usual, **changes}), random.Random(1))
 
 
 Answer = Callable[[bytes], Sequence[bytes]]
@@ -240,7 +258,7 @@ def good_answer(request: bytes) -> bytes:
     """What a sound device answers; every register it reads holds its own address."""
     transaction, unit, function = request[:2], request[6:7], request[7:8]
     address, count = struct.unpack(">HH", request[8:12])
-    if function == b"\x10":
+    if function in (b"\x06", b"\x10"):
         pdu = function + request[8:12]
     else:
         pdu = function + bytes([2 * count]) + registers_at(address, count)
@@ -306,3 +324,20 @@ def answering(answer: Answer) -> Script:
 
 
 sound: Script = answering(lambda request: [good_answer(request)])
+
+
+def asked_address(request: bytes) -> int:
+    """The address that a request asks for."""
+    return int(struct.unpack(">H", request[8:10])[0])
+
+
+@asynccontextmanager
+async def connected_unit(
+    *scripts: Script, timeout_s: float = 5.0, quirks: LinkQuirks = STANDARD
+) -> AsyncIterator[tuple[Unit, int]]:
+    """A unit connected to a scripted device, and the port of it."""
+    async with scripted_device(*scripts) as port:
+        unit = connection_to(port, timeout_s=timeout_s, quirks=quirks)
+        await unit.connect()
+        yield unit, port
+        unit.disconnect()

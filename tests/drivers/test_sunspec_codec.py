@@ -80,10 +80,10 @@ def test_text_from_a_device_is_printable_whatever_it_sends(data: bytes) -> None:
 
 def test_text_with_control_characters_keeps_what_can_be_read() -> None:
     data = b"\x1b[31mAcme\r\n\x07 Ltd".ljust(32, b"\0")
-    assert decode_point(point_of("string", 16), data) == "[31mAcme Ltd"
+    assert decode_point(point_of("string", 16), data) == "Acme Ltd"
 
 
-def controls_704(**points: int) -> Image:
+def controls_704(**points: int | None) -> Image:
     values: Points = {**BATTERY_1547[704], **points}
     return Image(704, model_bytes(704, values))
 
@@ -135,3 +135,37 @@ def test_points_beyond_a_shorter_model_are_not_implemented() -> None:
     assert image.number("WSet") == 0
     assert image.implements("WSet_SF")
     assert not image.implements("WSetPct_SF")
+
+
+def test_sound_model_has_no_faults() -> None:
+    assert controls_704(WSetPct=None, VarSet=None).faults() == []
+
+
+@pytest.mark.parametrize("exponent", [-11, 11, 0x7FFF])
+def test_scale_factor_out_of_range_is_a_fault_with_a_sentence(exponent: int) -> None:
+    assert controls_704(WSet_SF=exponent).faults() == [f"WSet_SF of model 704 is {exponent}, not from -10 to 10"]
+
+
+def test_values_without_their_scale_factor_are_a_fault_that_names_them() -> None:
+    points = {name: value for name, value in BATTERY_1547[704].items() if name != "WSet_SF"}
+    image = Image(704, model_bytes(704, points))
+    assert image.faults() == ["WSet_SF of model 704 is not implemented, and WSet, WSetRvrt cannot be known"]
+    assert math.isnan(image.number("WSet"))
+
+
+def test_scale_factor_that_changed_while_it_was_read_makes_nothing_of_its_values() -> None:
+    image = Image(704, model_bytes(704, BATTERY_1547[704]), unsteady={"WSet_SF"})
+    assert math.isnan(image.number("WSet"))
+    assert image.number("WMaxLimPct") == 100
+    assert image.faults() == ["WSet_SF of model 704 changed while the model was read"]
+    with pytest.raises(WriteForbidden):
+        image.to_register("WSet", 100.0)
+
+
+def test_sentinels_of_a_maker_count_for_their_type_alone() -> None:
+    data = model_bytes(103, {"St": 0, "W": 0, "WH": 0xFFFF_FFFF, "W_SF": 0, "WH_SF": 0})
+    image = Image(103, data, absent=(("enum16", 0), ("acc32", 0xFFFF_FFFF)))
+    assert not image.implements("St")
+    assert math.isnan(image.number("WH"))
+    assert image.number("W") == 0
+    assert Image(103, data).raw("St") == 0

@@ -10,14 +10,13 @@ import pytest
 import sunspec2.modbus.client
 
 from derms.domain.der import Device, DeviceKind, Endpoint
-from derms.domain.dispatch import Command, Held, Quantity
-from derms.errors import DeviceMismatch, DeviceUnreachable, WriteForbidden
+from derms.domain.dispatch import Capabilities, Command, Held, Quantity
+from derms.domain.drift import drift
+from derms.errors import DeviceMismatch, DeviceRefused, DeviceUnreachable, ProtocolViolation, WriteForbidden
 from derms.ports import DeviceDriver
 from drivers.registry import REGISTRY, drivers
-from drivers.sunspec.codec import Image
-from drivers.sunspec.control import WRITABLE, block
 from drivers.sunspec.driver import SunSpecDriver
-from drivers.sunspec.models import layout
+from drivers.sunspec.quirks import STANDARD, SunSpecQuirks
 from tests.drivers.oracles import (
     BATTERY_1547,
     BATTERY_LEGACY,
@@ -30,11 +29,11 @@ from tests.drivers.oracles import (
     connected_driver,
     connection_to,
     map_bytes,
-    model_bytes,
     next_request,
     pymodbus_device,
     scripted_device,
 )
+from tests.drivers.picky import PickyDevice
 
 Models = Mapping[int, Points]
 Talk = Callable[[SunSpecDriver, PymodbusDevice], Awaitable[None]]
@@ -54,6 +53,25 @@ def with_device(models: Models, talk: Talk, *, read_only: bool = False) -> None:
         ):
             device.requests.clear()
             await talk(driver, device)
+
+    asyncio.run(scenario())
+
+
+def with_picky(
+    models: Models, talk: Callable[[SunSpecDriver, PickyDevice], Awaitable[None]], quirks: SunSpecQuirks = STANDARD
+) -> None:
+    """Run a talk with the driver of a picky device."""
+
+    async def scenario() -> None:
+        device = PickyDevice(models)
+        async with device.listening() as port:
+            box = Device(
+                id="x", kind=DeviceKind.BATTERY, driver="sunspec", endpoint=Endpoint("127.0.0.1", port), bus="b"
+            )
+            driver = SunSpecDriver(box, connection_to(port), FrozenClock(), quirks)
+            await driver.connect()
+            await talk(driver, device)
+            driver.disconnect()
 
     asyncio.run(scenario())
 
@@ -203,7 +221,6 @@ def test_rates_that_leave_the_battery_a_choice_are_no_setpoint(points: dict[str,
 
 
 REFUSED = {
-    "limit above all the device has": (PV_1547, p_limit(5001.0)),
     "negative limit": (PV_1547, p_limit(-1.0)),
     "limit that is not a number": (PV_1547, p_limit(math.nan)),
     "negative reversion time": (PV_1547, p_limit(100.0, -1.0)),
@@ -250,19 +267,6 @@ def test_read_only_driver_reads_and_never_writes() -> None:
     with_device(BATTERY_1547, talk, read_only=True)
 
 
-def test_only_listed_points_can_be_put_into_a_write() -> None:
-    image = Image(704, model_bytes(704, {**BATTERY_1547[704], "WRmp": 50}))
-    with pytest.raises(WriteForbidden, match="WRmp of model 704 is not a point that may be written"):
-        block(image, {"WRmp": 60}, needs=())
-    with pytest.raises(WriteForbidden, match="WMaxLimPctRvrtRem"):
-        block(image, {"WMaxLimPct": 60, "WSetEna": 1}, needs=())
-
-
-def test_every_listed_point_is_writable_in_its_model() -> None:
-    listed = [(model_id, name) for model_id, names in WRITABLE.items() for name in names]
-    assert all(layout(model_id).points[name].writable for model_id, name in listed)
-
-
 @pytest.mark.parametrize("models", [PV_1547, BATTERY_1547, BATTERY_LEGACY, METER])
 def test_reading_over_the_wire_agrees_with_the_client_of_pysunspec2(models: Models) -> None:
     measuring, power, voltage = {
@@ -289,7 +293,7 @@ def test_reading_over_the_wire_agrees_with_the_client_of_pysunspec2(models: Mode
 def test_time_of_a_reading_is_that_of_its_first_request() -> None:
     async def talk(driver: SunSpecDriver, device: PymodbusDevice) -> None:
         reading = await driver.read()
-        assert (reading.requested_s, reading.received_s) == (1.0, 2.0)
+        assert reading.received_s - reading.requested_s == 1.0
         assert len(reading.raw) == driver.layout.width
         assert len(device.requests) == 2
 
@@ -379,6 +383,277 @@ def test_new_scale_factor_counts_from_the_next_command() -> None:
         assert (await driver.read_back(Quantity.P_SET)).value_w == 1000
 
     with_device(BATTERY_1547, talk)
+
+
+def test_a_device_that_comes_back_with_another_serial_number_is_not_written_to() -> None:
+    """The fleet file names no serial number: then the first one counts (swapped addresses, a stolen lease)."""
+
+    async def scenario() -> None:
+        device = PickyDevice(BATTERY_1547)
+        async with device.listening() as port, connected_driver(port) as (driver, _):
+            await driver.write(p_set(1000.0))
+            taken = list(device.writes)
+            driver.disconnect()
+            device.put(1, "SN", "SN-8")
+            with pytest.raises(DeviceMismatch, match=r"serial number 'SN-8', expected 'SN-7'"):
+                await driver.connect()
+            assert not driver.connected
+            for attempt in (driver.write(p_set(2000.0)), driver.refresh(Quantity.P_SET, 900.0), driver.beat()):
+                with pytest.raises(DeviceUnreachable):
+                    await attempt
+            assert device.writes == taken
+
+    asyncio.run(scenario())
+
+
+def test_a_command_waits_until_the_scan_of_a_new_connection_has_proven_who_answers() -> None:
+    async def scenario() -> None:
+        device = PickyDevice(BATTERY_1547)
+        async with device.listening() as port, connected_driver(port) as (driver, _):
+            driver.disconnect()
+            device.put(1, "SN", "SN-8")
+            connecting = asyncio.create_task(driver.connect())
+            await asyncio.sleep(0)  # the scan has begun, the session of the old connection is still known
+            with pytest.raises(DeviceUnreachable):
+                await driver.write(p_set(2000.0))
+            with pytest.raises(DeviceMismatch):
+                await connecting
+            assert device.writes == []
+
+    asyncio.run(scenario())
+
+
+def test_a_map_that_has_changed_behind_a_reconnect_is_discovered_anew_before_any_write() -> None:
+    async def scenario() -> None:
+        device = PickyDevice(BATTERY_1547)
+        async with device.listening() as port, connected_driver(port) as (driver, _):
+            driver.disconnect()
+            device.models.pop(703)
+            device.image = PickyDevice(device.models).image
+            await driver.connect()
+            await driver.write(p_set(1000.0))
+            assert device.writes == [(704, 22, 11)]
+            assert device.get(704, "WSet") == 100
+
+    asyncio.run(scenario())
+
+
+REFUSES_BLOCKS = {"told by its profile": SunSpecQuirks(value_first=True), "found by trying": SunSpecQuirks()}
+
+
+@pytest.mark.parametrize("quirks", REFUSES_BLOCKS.values(), ids=REFUSES_BLOCKS.keys())
+@pytest.mark.parametrize("code", [2, 3])
+def test_a_device_that_refuses_blocks_gets_value_then_reversion_then_enable(quirks: SunSpecQuirks, code: int) -> None:
+    async def talk(driver: SunSpecDriver, device: PickyDevice) -> None:
+        device.refuses = lambda model_id, offset, count: code if count > 3 else 0
+        for value_w in (3000.0, 2000.0):
+            await driver.write(p_limit(value_w, 600.0))
+        one_by_one = [(704, 15, 1), (704, 17, 3), (704, 14, 1)]
+        tried = [] if quirks.value_first else [(704, 14, 6)]
+        assert device.writes == [*tried, *one_by_one, *one_by_one]  # what was refused once is not tried again
+        assert await driver.read_back(Quantity.P_LIMIT) == Held(2000.0, 600.0, 17.0, 0.5)
+        device.writes.clear()
+        await driver.write(p_limit(None))
+        assert device.writes == [(704, 14, 1)]
+        assert device.get(704, "WMaxLimPctEna") == 0
+
+    with_picky(PV_1547, talk, quirks)
+
+
+def test_a_device_that_takes_a_part_of_a_command_only_is_a_protocol_violation_that_says_which() -> None:
+    async def talk(driver: SunSpecDriver, device: PickyDevice) -> None:
+        device.refuses = lambda model_id, offset, count: 3 if offset in (22, 30) else 0
+        with pytest.raises(ProtocolViolation, match=r"took only WSetMod, WSet, WSetRvrt:"):
+            await driver.write(p_set(1000.0))
+        assert device.get(704, "WSetEna") == 0
+        assert (await driver.read_back(Quantity.P_SET)).value_w is None
+
+    with_picky(BATTERY_1547, talk, SunSpecQuirks(value_first=True))
+
+
+@pytest.mark.parametrize("code", [1, 4, 6])
+def test_other_refusals_than_of_the_block_are_not_tried_around(code: int) -> None:
+    async def talk(driver: SunSpecDriver, device: PickyDevice) -> None:
+        device.refuses = lambda model_id, offset, count: code
+        with pytest.raises(DeviceRefused):
+            await driver.write(p_set(1000.0))
+        assert len(device.writes) == 1
+
+    with_picky(BATTERY_1547, talk)
+
+
+def test_zero_and_everything_and_released_are_three_states() -> None:
+    async def talk(driver: SunSpecDriver, device: PickyDevice) -> None:
+        held: list[float | None] = []
+        for value_w in (0.0, 5000.0, None):
+            await driver.write(p_limit(value_w))
+            held.append((await driver.read_back(Quantity.P_LIMIT)).value_w)
+        assert held == [0.0, 5000.0, None]
+        assert (device.get(704, "WMaxLimPctEna"), device.get(704, "WMaxLimPct")) == (0, 10000)
+
+    with_picky(PV_1547, talk)
+
+
+def test_a_limit_above_what_the_device_is_set_to_give_is_all_of_it() -> None:
+    models = changed(PV_1547, 702, WMax=4000)
+
+    async def talk(driver: SunSpecDriver, device: PickyDevice) -> None:
+        assert driver.identity.p_rated_w == 4000.0
+        await driver.write(p_limit(4500.0))
+        assert device.get(704, "WMaxLimPct") == 10000
+        assert (await driver.read_back(Quantity.P_LIMIT)).value_w == 4000.0
+        await driver.write(p_limit(2000.0))
+        assert device.get(704, "WMaxLimPct") == 5000
+
+    with_picky(models, talk)
+
+
+def test_a_battery_is_rated_by_the_least_of_what_it_gives_and_takes() -> None:
+    models = changed(BATTERY_1547, 702, WChaRteMax=3000, WDisChaRteMax=3500)
+
+    async def modern(driver: SunSpecDriver, _: PickyDevice) -> None:
+        assert driver.identity.p_rated_w == 3000.0
+
+    async def legacy(driver: SunSpecDriver, _: PickyDevice) -> None:
+        assert driver.identity.p_rated_w == 4000.0
+
+    with_picky(models, modern)
+    with_picky(BATTERY_LEGACY, legacy)
+
+
+def test_a_limit_that_counts_only_when_enabled_again_is_enabled_again() -> None:
+    async def talk(driver: SunSpecDriver, device: PickyDevice) -> None:
+        await driver.write(p_limit(1000.0))
+        assert device.writes == [(123, 5, 5), (123, 9, 1)]
+        device.writes.clear()
+        await driver.write(p_limit(None))
+        assert device.writes == [(123, 9, 1)]
+
+    with_picky(BATTERY_LEGACY, talk, SunSpecQuirks(enable_again=True))
+
+
+def test_refreshing_writes_the_timer_and_nothing_else() -> None:
+    async def talk(driver: SunSpecDriver, device: PickyDevice) -> None:
+        await driver.write(p_set(1000.0, 900.0))
+        device.writes.clear()
+        held = await driver.refresh(Quantity.P_SET, 600.0)
+        assert device.writes == [(704, 31, 2)]
+        assert (held.value_w, held.reversion_s) == (1000.0, 600.0)
+
+    with_picky(BATTERY_1547, talk)
+
+
+REFRESHED_WHOLE = {
+    "told by its profile": (BATTERY_1547, SunSpecQuirks(refresh_value=True), [(704, 22, 11)]),
+    "no time left to be seen": (BATTERY_LEGACY, SunSpecQuirks(), [(124, 12, 4), (124, 5, 1)]),
+}
+
+
+@pytest.mark.parametrize(("models", "quirks", "writes"), REFRESHED_WHOLE.values(), ids=REFRESHED_WHOLE.keys())
+def test_refreshing_writes_the_held_value_again_where_the_timer_alone_may_not_do(
+    models: Models, quirks: SunSpecQuirks, writes: list[tuple[int, int, int]]
+) -> None:
+    async def talk(driver: SunSpecDriver, device: PickyDevice) -> None:
+        await driver.write(p_set(-1500.0, 900.0))
+        before, device.writes = bytes(device.image), []
+        assert await driver.refresh(Quantity.P_SET, 900.0) == await driver.read_back(Quantity.P_SET)
+        assert device.writes == writes
+        assert bytes(device.image) == before
+
+    with_picky(models, talk, quirks)
+
+
+def test_refreshing_what_has_been_released_writes_nothing() -> None:
+    async def talk(driver: SunSpecDriver, device: PickyDevice) -> None:
+        assert (await driver.refresh(Quantity.P_SET, 900.0)).value_w is None
+        assert device.writes == []
+
+    with_picky(BATTERY_1547, talk)
+
+
+WITH_HEARTBEAT = {**BATTERY_1547, 715: {"LocRemCtl": 0, "DERHb": 41, "ControllerHb": 0, "OpCtl": 0}}
+
+
+def test_each_beat_counts_the_controllers_heartbeat_up_and_tells_the_devices_own() -> None:
+    async def talk(driver: SunSpecDriver, device: PickyDevice) -> None:
+        own = [await driver.beat()]
+        counted = [device.get(715, "ControllerHb")]
+        device.put(715, "DERHb", 42)
+        own.append(await driver.beat())
+        counted.append(device.get(715, "ControllerHb"))
+        assert own == [41, 42]
+        assert counted[1] == counted[0] + 1
+        assert device.writes == [(715, 5, 2)] * 2
+
+    with_picky(WITH_HEARTBEAT, talk)
+
+
+def test_a_device_without_a_heartbeat_is_not_written_to_by_a_beat() -> None:
+    async def talk(driver: SunSpecDriver, device: PickyDevice) -> None:
+        assert await driver.beat() is None
+        assert device.writes == []
+
+    with_picky(BATTERY_1547, talk)
+
+
+BOTH = frozenset(Quantity)
+LIMIT = frozenset({Quantity.P_LIMIT})
+WITHOUT_WSET = {**BATTERY_1547, 704: PV_1547[704]}
+CAPABLE: dict[str, tuple[Models, Capabilities]] = {
+    "inverter": (PV_1547, Capabilities(LIMIT, LIMIT, permits_service=True)),
+    "battery": (BATTERY_1547, Capabilities(BOTH, BOTH, permits_service=True)),
+    "battery with heartbeat": (WITH_HEARTBEAT, Capabilities(BOTH, BOTH, heartbeat=True, permits_service=True)),
+    "older battery": (BATTERY_LEGACY, Capabilities(BOTH, BOTH)),
+    "battery without WSet": (WITHOUT_WSET, Capabilities(LIMIT, LIMIT, permits_service=True)),
+    "WSet without a state of charge": (
+        {model_id: points for model_id, points in BATTERY_1547.items() if model_id != 713},
+        Capabilities(LIMIT, LIMIT, permits_service=True),
+    ),
+    "setpoint without a timer": (
+        changed(BATTERY_1547, 704, WSetRvrtTms=None),
+        Capabilities(BOTH, LIMIT, permits_service=True),
+    ),
+    "no permit service": (changed(PV_1547, 703, ES=None), Capabilities(LIMIT, LIMIT)),
+}
+
+
+@pytest.mark.parametrize(("models", "capable"), CAPABLE.values(), ids=CAPABLE.keys())
+def test_a_device_is_known_for_what_it_can_do(models: Models, capable: Capabilities) -> None:
+    async def talk(driver: SunSpecDriver, device: PickyDevice) -> None:
+        assert driver.identity.capabilities == capable
+        if Quantity.P_SET not in capable.takes:
+            with pytest.raises(WriteForbidden, match="does not take p_set"):
+                await driver.write(p_set(1000.0))
+        await driver.write(p_limit(1000.0))
+        assert {model_id for model_id, _, _ in device.writes} <= {704, 123}
+
+    with_picky(models, talk)
+
+
+def test_settings_tell_what_people_set_and_not_what_commands_move() -> None:
+    async def talk(driver: SunSpecDriver, device: PickyDevice) -> None:
+        before = await driver.settings()
+        assert (before["703.ES"], before["702.WMax"]) == (1.0, 5000.0)
+        await driver.write(p_set(1000.0))
+        await driver.write(p_limit(1000.0))
+        assert drift(before, await driver.settings()) == []
+        device.put(703, "ES", 0)
+        assert drift(before, await driver.settings()) == ["703.ES was 1, is 0"]
+
+    with_picky(BATTERY_1547, talk)
+
+
+def test_a_rating_that_was_set_anew_has_the_device_scanned_before_the_next_command() -> None:
+    async def talk(driver: SunSpecDriver, device: PickyDevice) -> None:
+        before = await driver.settings()
+        device.put(702, "WMax", 2500)
+        assert drift(before, await driver.settings()) == ["702.WMax was 5000, is 2500"]
+        assert not driver.connected
+        assert (await driver.connect()).p_rated_w == 2500.0
+        await driver.write(p_limit(1000.0))
+        assert device.get(704, "WMaxLimPct") == 4000
+
+    with_picky(PV_1547, talk)
 
 
 def test_registry_names_every_driver_once() -> None:

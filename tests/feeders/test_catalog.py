@@ -97,7 +97,7 @@ def test_all_mistakes_are_told_at_once(folder: Path, spoil: Break) -> None:
     }
     assert all(problem.file == "manifest.toml" and problem.right for problem in found.values())
     assert "toaster" in found["[[der]] 41 (bat01), kind"].wrong
-    assert "battery, pv" in found["[[der]] 41 (bat01), kind"].right
+    assert "battery, ev-charger, load, pv" in found["[[der]] 41 (bat01), kind"].right
 
 
 def test_missing_fields_and_wrong_types_are_told(folder: Path, spoil: Break) -> None:

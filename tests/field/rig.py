@@ -3,10 +3,11 @@
 import asyncio
 import os
 import random
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,13 +17,14 @@ from derms.domain.der import Fleet
 from derms.domain.dispatch import CommandRecord, Dispatch
 from derms.domain.quality import Quality
 from derms.domain.settings import DispatchSettings, FieldSettings
+from derms.field.heartbeat import Heartbeat
 from derms.field.journal import Conclusion, Intent, Journal, read_records
 from derms.field.poller import Poller
 from derms.field.reconcile import Reconciler
 from derms.ports import DeviceDriver, FieldOptions
 from derms.service.clock import LoopClock
 from derms.service.simulated import SimulatedLoop, run_simulated
-from drivers.registry import Kit, Opener
+from drivers.registry import REGISTRY, Kit, Opener
 from drivers.sunspec.driver import SunSpecDriver
 from feeders.catalog import load
 from hil.world import World
@@ -57,6 +59,7 @@ class Rig:
     sessions: Mapping[str, DeviceDriver]
     poller: Poller
     reconciler: Reconciler
+    heartbeat: Heartbeat
     clock: LoopClock
     path: Path
     disk: Disk
@@ -147,10 +150,23 @@ class Rig:
 
     async def turns(self, seconds: float) -> None:
         """Let the reconciler run for a while."""
-        running = asyncio.ensure_future(self.reconciler.run())
+        await self._running(seconds, self.reconciler.run())
+
+    async def beats(self, seconds: float) -> None:
+        """Let the heartbeat run for a while, and no turns."""
+        await self._running(seconds, self.heartbeat.run())
+
+    async def turns_and_beats(self, seconds: float) -> None:
+        """Let both run for a while, as a gateway does."""
+        await self._running(seconds, self.reconciler.run(), self.heartbeat.run())
+
+    async def _running(self, seconds: float, *parts: Coroutine[Any, Any, None]) -> None:
+        running = [asyncio.ensure_future(part) for part in parts]
         await asyncio.sleep(seconds)
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        for part in running:
+            assert not part.done()
+            part.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
 
     def journalled(self) -> tuple[list[Intent], list[Conclusion]]:
         """What is durable in the journal's file now."""
@@ -210,7 +226,9 @@ def _rig(
     dispatch: DispatchSettings,
     driver: Opener,
 ) -> Rig:
-    sessions = Kit({"sunspec": driver}).open(fleet.devices, clock, OPTIONS, random.Random(1))
+    sessions = Kit({"sunspec": replace(REGISTRY["sunspec"], open=driver)}).open(
+        fleet.devices, clock, OPTIONS, random.Random(1)
+    )
     events: list[Event] = []
     outcomes: list[CommandRecord] = []
     disk, path = Disk(), folder / "commands.journal"
@@ -219,4 +237,5 @@ def _rig(
     reconciler = Reconciler(
         fleet, sessions, poller, journal, clock, dispatch, on_outcome=outcomes.append, on_event=events.append
     )
-    return Rig(world, fleet, sessions, poller, reconciler, clock, path, disk, events, outcomes)
+    heartbeat = Heartbeat(reconciler, events.append)
+    return Rig(world, fleet, sessions, poller, reconciler, heartbeat, clock, path, disk, events, outcomes)

@@ -135,9 +135,15 @@ def test_the_site_file_page_is_up_to_date(capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().out == (ROOT / "docs" / "site-file.md").read_text(encoding="utf8"), "run make docs"
 
 
-def test_the_example_site_of_the_guide_is_accepted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("with_scada", [False, True])
+def test_the_example_site_of_the_guide_is_accepted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], *, with_scada: bool
+) -> None:
     guide = ROOT / "docs" / "site-file.md"
-    (site,), (fleet,) = _blocks(guide, "toml"), _blocks(guide, "csv")
+    (site, scada), (fleet, points) = _blocks(guide, "toml"), _blocks(guide, "csv")
+    if with_scada:
+        site += scada.replace("/srv/ems", str(tmp_path))
+        (tmp_path / "points.csv").write_text(points, encoding="utf8")
     (tmp_path / "site.toml").write_text(site, encoding="utf8")
     (tmp_path / "fleet.csv").write_text(fleet, encoding="utf8")
     status = derms(["check", "-c", str(tmp_path / "site.toml")])

@@ -147,8 +147,8 @@ def test_the_licence_is_there() -> None:
 
 def test_plug_ins_and_commands_load() -> None:
     plugins = {point.name: point.load() for point in entry_points(group="derms.plugins")}
-    assert set(plugins) == {"drivers", "feeders", "demo"}
-    assert "sunspec" in plugins["drivers"]()
+    assert set(plugins) == {"drivers", "scada", "feeders", "device", "demo"}
+    assert "sunspec" in plugins["drivers"]().names
     assert plugins["feeders"]("ieee123").id == "ieee123"
     commands = {
         point.name: point.load()

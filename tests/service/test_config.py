@@ -11,6 +11,7 @@ from derms.domain.grid import DerBinding, FeederPackage, MeterBinding, SiteBindi
 from derms.domain.mode import Mode
 from derms.domain.settings import FieldSettings, PlanSettings
 from derms.errors import ConfigError, Problem
+from derms.ports import DriverInfo
 from derms.service.config import Site, describe, load_site, read_history
 
 SITE = """\
@@ -31,6 +32,7 @@ BAT01 = "bat01,battery,sunspec,10.0.0.2,502,,site_bat01,25,,100,20,90,"
 HEAD = "head,head-meter,sunspec,meters.example.org,502,1,150,,,,,,"
 SYSTEM = "system,system-meter,sunspec,meters.example.org,502,2,150,,,,,,"
 GOOD_ROWS = (PV01, BAT01, HEAD, SYSTEM)
+DRIVERS = dict.fromkeys(("sunspec", "memory"), DriverInfo(frozenset(DeviceKind)))
 
 
 def toy_feeder(name: str = "toy") -> FeederPackage:
@@ -57,7 +59,7 @@ def toy_feeder(name: str = "toy") -> FeederPackage:
 def load(tmp_path: Path, site: str = SITE, rows: tuple[str, ...] = GOOD_ROWS, header: str = HEADER) -> Site:
     (tmp_path / "fleet.csv").write_text("\n".join([header, *rows, ""]))
     (tmp_path / "site.toml").write_text(site)
-    return load_site(tmp_path / "site.toml", drivers={"sunspec", "memory"}, feeder=toy_feeder)
+    return load_site(tmp_path / "site.toml", drivers=DRIVERS, feeder=toy_feeder)
 
 
 def mistakes(
@@ -244,7 +246,7 @@ def test_bom_crlf_blank_rows_and_trailing_commas_are_no_mistakes(tmp_path: Path)
     load(tmp_path)
     rows = "\r\n".join([HEADER, *GOOD_ROWS[:2], "", *(row + ",," for row in GOOD_ROWS[2:]), ""])
     (tmp_path / "fleet.csv").write_bytes(b"\xef\xbb\xbf" + rows.encode())
-    site = load_site(tmp_path / "site.toml", drivers={"sunspec"}, feeder=toy_feeder)
+    site = load_site(tmp_path / "site.toml", drivers=DRIVERS, feeder=toy_feeder)
     assert [device.id for device in site.fleet.devices] == ["pv01", "bat01", "head", "system"]
 
 
@@ -264,7 +266,7 @@ def test_a_file_that_is_no_fleet_file_says_why(tmp_path: Path, content: bytes, w
     load(tmp_path)
     (tmp_path / "fleet.csv").write_bytes(content)
     with pytest.raises(ConfigError) as caught:
-        load_site(tmp_path / "site.toml", drivers={"sunspec"}, feeder=toy_feeder)
+        load_site(tmp_path / "site.toml", drivers=DRIVERS, feeder=toy_feeder)
     [problem] = caught.value.problems
     assert (problem.file, problem.where, problem.wrong) == (str(tmp_path / "fleet.csv"), where, wrong)
 
@@ -353,7 +355,7 @@ def test_a_site_file_that_is_not_toml_names_the_line(tmp_path: Path) -> None:
 
 def test_a_missing_site_file_is_a_mistake_too(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.toml: file: cannot be read"):
-        load_site(tmp_path / "none.toml", drivers=(), feeder=toy_feeder)
+        load_site(tmp_path / "none.toml", drivers={}, feeder=toy_feeder)
 
 
 def test_history_is_read_in_watts_and_utc(tmp_path: Path) -> None:
@@ -383,4 +385,4 @@ def test_every_mistake_of_a_history_is_named(tmp_path: Path) -> None:
 def test_the_reference_describes_every_key_and_column() -> None:
     text = describe()
     assert "| `poll_s` | `10` | 1 to 3600 | s | time between two polls of a device |" in text
-    assert "| `unit` | none | 1 to 255 | Modbus unit; 1 when empty |" in text
+    assert "| `unit` | none | 1 to 255 | Modbus unit; the driver's usual one when empty, mostly 1 |" in text

@@ -1,0 +1,38 @@
+"""The utility's view where its system is not connected: net load from a polled meter."""
+
+import math
+from collections.abc import Sequence
+from datetime import datetime
+
+from derms.domain.arrays import FloatArray
+from derms.domain.quality import Quality
+from derms.domain.scada import PointKind, PointValue, ScadaPoint, ScadaReading
+from derms.domain.telemetry import TelemetrySnapshot
+
+Past = tuple[Sequence[datetime], FloatArray]
+"""Ends of intervals (UTC) and mean net load over them [W]."""
+
+
+class MeterScada:
+    """A ScadaSource over the device in one row of the fleet."""
+
+    def __init__(self, row: int, past: Past) -> None:
+        self._row = row
+        self._past = past
+        self._points = (ScadaPoint(id="net_load", kind=PointKind.NET_LOAD, element="system", where="meter"),)
+
+    async def poll(self) -> None:
+        """The gateway polls the meter with the rest of the fleet."""
+
+    def reading(self, snapshot: TelemetrySnapshot) -> ScadaReading:
+        """The meter's power as net load [W], + = import."""
+        quality = Quality(snapshot.quality[self._row])
+        p_w = float(snapshot.p_w[self._row])
+        if quality is Quality.GOOD and math.isnan(p_w):
+            quality = Quality.NOT_IMPLEMENTED
+        received_s = snapshot.now_s - float(snapshot.age_s[self._row])
+        value = PointValue(p_w, quality, None, snapshot.at, received_s)
+        return ScadaReading(snapshot.at, self._points, {"net_load": value})
+
+    def history(self) -> Past:
+        return self._past

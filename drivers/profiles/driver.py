@@ -1,0 +1,278 @@
+"""The drivers of profiles: devices with a register map of their own, and SunSpec devices with controls beside it."""
+
+import asyncio
+import math
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+
+from derms.domain.der import Device
+from derms.domain.dispatch import Command, Held, Quantity
+from derms.domain.telemetry import Identity, Reading, TelemetryLayout
+from derms.errors import DeviceMismatch, DeviceRefused, DeviceUnreachable
+from derms.ports import Clock
+from drivers.modbus.unit import Unit
+from drivers.profiles.layout import RegisterLayout, Span, read_plan, without_holes
+from drivers.profiles.profile import Profile
+from drivers.profiles.register_map import RegisterMap
+from drivers.sunspec.driver import SunSpecDriver
+
+ILLEGAL_ADDRESS = 2
+
+
+class RegisterDriver:
+    """One device with a plain register map; see derms.ports.DeviceDriver.
+
+    Every connect proves anew who answers, as far as the map can tell. Until then nothing is read as telemetry and
+    nothing written; commands and connects take turns, so that none of them spans two connections.
+    """
+
+    def __init__(self, device: Device, unit: Unit, clock: Clock, profile: Profile) -> None:
+        self._device = device
+        self._unit = unit
+        self._clock = clock
+        self._profile = profile
+        self._layout, self._spans = read_plan(profile)
+        self._parts: dict[Span, tuple[Span, ...]] = {}
+        """How spans are read whose holes this device refuses."""
+        self._map = RegisterMap(profile, unit)
+        self._identity: Identity | None = None
+        self._session = 0
+        """Counts connects; what began in one is not believed in the next."""
+        self._proven = False
+        self._commanding = asyncio.Lock()
+        self._connecting = asyncio.Lock()
+
+    @property
+    def connected(self) -> bool:
+        return self._proven and self._unit.connected
+
+    @property
+    def layout(self) -> RegisterLayout:
+        return self._layout
+
+    @property
+    def identity(self) -> Identity:
+        """Who the device said it is; raises DeviceUnreachable before the first connect is done."""
+        if self._identity is None:
+            raise DeviceUnreachable(f"{self._device.endpoint}: not connected")
+        return self._identity
+
+    async def connect(self) -> Identity:
+        """Connect and prove anew; of calls at the same time one does it for all.
+
+        Raises DeviceMismatch, after disconnecting, for another make, for another serial number than the fleet file's
+        or the last one, and for a kind of device that the profile is not for.
+        """
+        others = self._connecting.locked()
+        async with self._connecting:
+            if not (others and self.connected):
+                self.disconnect()
+                async with self._commanding:
+                    await self._connect_anew()
+            return self.identity
+
+    async def _connect_anew(self) -> None:
+        with ExitStack() as undo:
+            undo.callback(self.disconnect)
+            if self._device.kind not in self._profile.kinds:
+                kinds = ", ".join(sorted(self._profile.kinds))
+                raise DeviceMismatch(f"{self._device.id}: {self._profile.id} is for {kinds}, not {self._device.kind}")
+            await self._unit.connect()
+            for proof in self._profile.nameplate.proof:
+                await self._map.prove(proof)
+            self._identity = await self._identify()
+            self._session += 1
+            self._proven = True
+            undo.pop_all()
+
+    async def _identify(self) -> Identity:
+        nameplate = self._profile.nameplate
+        serial = await self._map.text(nameplate.serial)
+        expected = self._device.serial or (serial if self._identity is None else self._identity.serial)
+        if serial != expected:
+            told = repr(serial) if nameplate.serial else "not in this map"
+            raise DeviceMismatch(f"{self._device.endpoint}: serial number {told}, expected {expected!r}")
+        return Identity(
+            manufacturer=await self._map.text(nameplate.manufacturer),
+            model=await self._map.text(nameplate.model),
+            version=await self._map.text(nameplate.version),
+            serial=serial,
+            **await self._map.ratings(),
+            capabilities=self._profile.capabilities,
+        )
+
+    async def read(self) -> Reading:
+        """All telemetry of the device; its time is that of the first request."""
+        session = self._live()
+        requested_s = self._clock.monotonic_s()
+        parts = [await self._read(span) for span in self._spans]
+        if self._live() != session:
+            raise DeviceUnreachable(f"{self._device.endpoint}: reconnected while it was read")
+        return Reading(b"".join(parts), requested_s, self._clock.monotonic_s())
+
+    async def _read(self, span: Span) -> bytes:
+        """One span; where the device refuses it for its holes, its parts, and so from then on. Holes read as 0."""
+        if span not in self._parts:
+            try:
+                return await self._unit.read(span.address, span.count, table=span.table)
+            except DeviceRefused as error:
+                parts = without_holes(span, self._profile)
+                if error.code != ILLEGAL_ADDRESS or parts == (span,):
+                    raise
+            self._parts[span] = parts
+        data = bytearray(2 * span.count)
+        for part in self._parts[span]:
+            at = 2 * (part.address - span.address)
+            data[at : at + 2 * part.count] = await self._unit.read(part.address, part.count, table=part.table)
+        return bytes(data)
+
+    async def write(self, command: Command) -> None:
+        """Write a command, its dead-man timer first; raises WriteForbidden before anything is written."""
+        async with self._commanding:
+            self._live()
+            await self._map.write(command, self._rating_w)
+
+    async def read_back(self, quantity: Quantity) -> Held:
+        """What the device's registers hold now for a quantity."""
+        async with self._commanding:
+            self._live()
+            return await self._map.held(quantity, self._rating_w)
+
+    async def refresh(self, quantity: Quantity, reversion_s: float) -> Held:
+        """Write what the device holds once more with its timer, and read back; what is free stays so, unwritten."""
+        async with self._commanding:
+            self._live()
+            return await self._map.refresh(quantity, reversion_s, self._rating_w)
+
+    async def beat(self) -> int | None:
+        """Move the controller's heartbeat on; the device's own count, None where it has none."""
+        async with self._commanding:
+            self._live()
+            return await self._map.beat()
+
+    async def settings(self) -> Mapping[str, float]:
+        """The profile's settings by name; see derms.ports.DeviceDriver."""
+        session = self._live()
+        found = await self._map.settings()
+        if self._live() != session:
+            raise DeviceUnreachable(f"{self._device.endpoint}: reconnected while its settings were read")
+        return found
+
+    def disconnect(self) -> None:
+        """Drop the connection, a connect in progress included."""
+        self._proven = False
+        self._unit.disconnect()
+
+    @property
+    def _rating_w(self) -> float:
+        """What per cent count: the device's own rating, or the fleet file's where it does not say."""
+        own_w = self.identity.p_rated_w
+        return own_w if math.isfinite(own_w) else self._device.p_rated_w
+
+    def _live(self) -> int:
+        """The number of the connection that stands; raises DeviceUnreachable when none does or it is not proven."""
+        if not self.connected:
+            raise DeviceUnreachable(f"{self._device.endpoint}: not connected")
+        return self._session
+
+
+class SunSpecWithRegisters:
+    """A SunSpec device that takes some quantities in registers of its maker's own; see derms.ports.DeviceDriver.
+
+    Everything else is the SunSpec driver's, which also proves who answers.
+    """
+
+    def __init__(self, device: Device, unit: Unit, clock: Clock, profile: Profile) -> None:
+        self._device = device
+        self._profile = profile
+        self._map = RegisterMap(profile, unit)
+        self._driver = SunSpecDriver(device, unit, clock, profile.sunspec)
+        self._rating_w = math.nan
+        self._identity: Identity | None = None
+        self._commanding = asyncio.Lock()
+
+    @property
+    def connected(self) -> bool:
+        return self._identity is not None and self._driver.connected
+
+    @property
+    def layout(self) -> TelemetryLayout:
+        return self._driver.layout
+
+    @property
+    def identity(self) -> Identity:
+        """Who the device said it is, with what its own registers take; raises DeviceUnreachable before that."""
+        if self._identity is None:
+            raise DeviceUnreachable(f"{self._device.endpoint}: not connected")
+        return self._identity
+
+    async def connect(self) -> Identity:
+        """Connect and discover anew; see SunSpecDriver.connect."""
+        async with self._commanding:
+            self._identity = None
+            found = await self._driver.connect()
+            own_w = (await self._map.ratings())["p_rated_w"]
+            known_w = own_w if math.isfinite(own_w) else found.p_rated_w
+            self._rating_w = known_w if math.isfinite(known_w) else self._device.p_rated_w
+            before, beside = found.capabilities, self._profile.capabilities
+            self._identity = replace(
+                found,
+                capabilities=replace(
+                    before,
+                    takes=before.takes | beside.takes,
+                    reverts=(before.reverts - beside.takes) | beside.reverts,
+                    heartbeat=before.heartbeat or beside.heartbeat,
+                ),
+            )
+            return self._identity
+
+    async def read(self) -> Reading:
+        """All telemetry of the device."""
+        return await self._driver.read()
+
+    async def write(self, command: Command) -> None:
+        """Write a command where the device takes its quantity."""
+        if command.quantity not in self._profile.controls:
+            await self._driver.write(command)
+            return
+        async with self._commanding:
+            self._live()
+            await self._map.write(command, self._rating_w)
+
+    async def read_back(self, quantity: Quantity) -> Held:
+        """What the device holds now for a quantity."""
+        if quantity not in self._profile.controls:
+            return await self._driver.read_back(quantity)
+        async with self._commanding:
+            self._live()
+            return await self._map.held(quantity, self._rating_w)
+
+    async def refresh(self, quantity: Quantity, reversion_s: float) -> Held:
+        """Re-arm the dead-man timer of what the device holds."""
+        if quantity not in self._profile.controls:
+            return await self._driver.refresh(quantity, reversion_s)
+        async with self._commanding:
+            self._live()
+            return await self._map.refresh(quantity, reversion_s, self._rating_w)
+
+    async def beat(self) -> int | None:
+        """Move the controller's heartbeat on."""
+        if self._profile.heartbeat is None:
+            return await self._driver.beat()
+        async with self._commanding:
+            self._live()
+            return await self._map.beat()
+
+    async def settings(self) -> Mapping[str, float]:
+        """What engineers set, in models and in the profile's own registers."""
+        found = await self._driver.settings()
+        return {**found, **await self._map.settings()}
+
+    def disconnect(self) -> None:
+        """Drop the connection."""
+        self._driver.disconnect()
+
+    def _live(self) -> None:
+        if not self.connected:
+            raise DeviceUnreachable(f"{self._device.endpoint}: not connected")
