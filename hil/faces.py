@@ -201,6 +201,7 @@ class ModernFace:
             rvrt_value_w=values_w[1],
             left_s=float(raw["RvrtTms"]) if raw["Ena"] == 1 and raw["RvrtTms"] else np.inf,
         )
+        self.bank[f"{function}RvrtRem"].raw[row] = raw["RvrtTms"] if raw["Ena"] == 1 else 0
 
     def _watts(self, row: int) -> tuple[float, float]:
         return float(self.bank.get("704.WSet")[row]), float(self.bank.get("704.WSetRvrt")[row])

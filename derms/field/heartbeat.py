@@ -110,8 +110,9 @@ class Heartbeat:
         try:
             if driver.identity.capabilities.heartbeat:
                 self._felt(row, await driver.beat())
-            for key in keys:
-                await self._refresh(key)
+            async with self.reconciler.alone_with[row]:
+                for key in keys:
+                    await self._refresh(key)
         except FieldError:
             return  # the poller tells of devices that do not answer
         finally:
@@ -121,18 +122,16 @@ class Heartbeat:
         """Arm a timer anew, unless the device does not hold any more what it was given: the next turn mends that."""
         holdings, clock = self.reconciler.holdings, self.reconciler.clock
         holding, driver, quantity = holdings.get(key), self._driver(key[0]), key[1]
-        if holding is None:
-            return
+        if holding is None or clock.monotonic_s() - holding.armed_s < BEAT_S:
+            return  # a command has just gone out
         held = await driver.read_back(quantity)
-        if holdings.get(key) is not holding:
-            return
         found = self.reconciler.notice(key, held)
         if held.value_w is None or (found is not None and found.corrects):
             return
         armed_s = clock.monotonic_s()
         await driver.refresh(quantity, holding.command.reversion_s)
         self.refreshed += 1
-        if holdings.get(key) is holding:
+        if holdings.get(key) is holding:  # the effect of a write may have ended it meanwhile
             holdings[key] = holding.refreshed(armed_s)
             self._tried_s.pop(key, None)
 

@@ -10,25 +10,26 @@ import gc
 import math
 import random
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from derms.domain.alarm import Event, Severity
-from derms.domain.arrays import AnyArray, BoolArray, FloatArray, IntArray
-from derms.domain.der import Device, DeviceKind, Fleet
+from derms.domain.arrays import AnyArray, FloatArray, IntArray
+from derms.domain.der import Device, Fleet
 from derms.domain.drift import drift
-from derms.domain.health import Condition, Fact, Health
+from derms.domain.health import Fact, Health
 from derms.domain.settings import FieldSettings
 from derms.domain.telemetry import Identity, Reading, TelemetryLayout, TelemetrySnapshot
-from derms.errors import DeviceMismatch, DeviceRefused, FieldError, ProtocolViolation
+from derms.errors import DeviceRefused, FieldError, ProtocolViolation
 from derms.field.batch import Batch
 from derms.field.judge import COMPARED, judge, numbered
 from derms.field.plan import PollPlan, plan_for
 from derms.field.readings import Readings, SunIsUp, always_day
-from derms.field.rollup import Notice, Rollup
+from derms.field.rollup import Rollup
 from derms.field.table import TelemetryTable
+from derms.field.watch import Watch, fact_of
 from derms.ports import Clock, DeviceDriver
 
 TICK_S = 0.005
@@ -42,19 +43,15 @@ RATING_TOLERANCE_FRAC = 0.02
 DRIFT_NAMED = 5
 """Settings named in an event about drift."""
 
-FACTS: Mapping[int, Fact] = {1: Fact.REFUSED, 2: Fact.REFUSED, 3: Fact.REFUSED, 6: Fact.BUSY}
-"""What a Modbus exception says of a device; every other one, a gateway's 10 and 11 too, is a failure."""
-
 
 @dataclass(slots=True)
-class _Post:
+class Post:
     """What the poller knows of one device."""
 
     row: int
     device: Device
     driver: DeviceDriver
     plan: PollPlan
-    condition: Condition = field(default_factory=Condition)
     layout: TelemetryLayout | None = None
     batch: Batch | None = None
     requested_s: float = -math.inf
@@ -62,6 +59,7 @@ class _Post:
     measured: bytes = b""
     identity: Identity | None = None
     settings: Mapping[str, float] | None = None
+    settings_refused: bool = False
     settings_due_s: float = 0.0
     failures: int = 0
     """In a row, for the back-off."""
@@ -98,13 +96,13 @@ class Poller:
     on_identity: Callable[[int, Identity], None] = lambda row, identity: None
     counts: PollCounts = field(default_factory=PollCounts)
     readings: Readings = field(init=False)
-    _posts: dict[int, _Post] = field(init=False)
+    _posts: dict[int, Post] = field(init=False)
     _due_s: FloatArray = field(init=False)
     _period_s: FloatArray = field(init=False)
     _scaling: AnyArray = field(init=False)
     """A number for how each device's latest values are scaled, 0 before the first, shape (n,)."""
     _batches: dict[TelemetryLayout, Batch] = field(default_factory=dict)
-    _rollup: Rollup = field(init=False)
+    _watch: Watch = field(init=False)
     _publish_every_s: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -113,7 +111,7 @@ class Poller:
         plans = [plan_for(device, self.settings) for device in self.fleet.devices]
         self.readings = Readings(self.fleet, table, self.clock, [plan.stale_after_s for plan in plans], self.sun_is_up)
         self._posts = {
-            row: _Post(row, device, self.drivers[device.id], plans[row])
+            row: Post(row, device, self.drivers[device.id], plans[row])
             for row, device in enumerate(self.fleet.devices)
             if device.id in self.drivers
         }
@@ -124,11 +122,10 @@ class Poller:
         periods_s = [post.plan.poll_s for post in self._posts.values()]
         self._publish_every_s = max(PUBLISH_LEAST_S, min(periods_s, default=self.settings.poll_s) / 2.0)
         turn_s = max(periods_s, default=self.settings.poll_s) + 2.0 * self.settings.timeout_s
-        self._rollup = Rollup(
-            self.fleet,
-            lost_within_s=turn_s + self.settings.backoff_min_s,
-            back_within_s=2.0 * turn_s + self.settings.backoff_max_s,
-        )
+        lost_within_s = turn_s + self.settings.backoff_min_s
+        back_within_s = 2.0 * turn_s + self.settings.backoff_max_s
+        rollup = Rollup(self.fleet, lost_within_s=lost_within_s, back_within_s=back_within_s)
+        self._watch = Watch(self.fleet, self.clock, self.on_event, rollup)
 
     async def run(self) -> None:
         """Poll until cancelled."""
@@ -144,15 +141,14 @@ class Poller:
                 if now_s >= publish_s:
                     self.publish()
                     publish_s = max(publish_s + self._publish_every_s, now_s)
-                if now_s >= self._rollup.due_s:
-                    self._say(self._rollup.told(now_s))
+                self._watch.tell(now_s)
                 await asyncio.sleep(self._nap_s(publish_s))
         finally:
             await self._stop()
 
     def _nap_s(self, publish_s: float) -> float:
         """Until something is due; never longer than the shortest back-off that a poll may ask for meanwhile."""
-        next_s = min(float(self._due_s.min(initial=np.inf)), publish_s, self._rollup.due_s)
+        next_s = min(float(self._due_s.min(initial=np.inf)), publish_s, self._watch.due_s)
         longest_s = max(TICK_S, 0.5 * self.settings.backoff_min_s)
         return min(max(next_s - self.clock.monotonic_s(), TICK_S), longest_s)
 
@@ -185,7 +181,7 @@ class Poller:
         self._due_s[rows] += (skipped + 1.0) * self._period_s[rows]
         self.counts.missed += int(skipped.sum())
 
-    async def _poll(self, post: _Post) -> None:
+    async def _poll(self, post: Post) -> None:
         """Poll until the device is in time again; an error that is not the field's stays in the task, to be found."""
         try:
             while True:
@@ -199,12 +195,12 @@ class Poller:
                     await self._read_settings(post)
                 if self._due_s[post.row] > now_s:
                     break
-                self._due_s[post.row] = now_s + post.plan.poll_s
+                self._due_s[post.row] += post.plan.poll_s
         except FieldError as error:
             self._failed(post, error)
         post.task = None
 
-    def _keep(self, post: _Post, reading: Reading) -> None:
+    def _keep(self, post: Post, reading: Reading) -> None:
         """Take an answer in: one copy of its bytes and its time."""
         layout, identity, raw = post.driver.layout, post.driver.identity, reading.raw
         if layout is not post.layout:
@@ -223,10 +219,10 @@ class Poller:
         if identity is not post.identity:
             self._meet(post, identity)
         post.failures = 0
-        if post.condition.health is not Health.WORKING:
-            self._note(post, Fact.ANSWERED, "")
+        if self._watch.health(post.row) is not Health.WORKING:
+            self._watch.note(post.row, Fact.ANSWERED)
 
-    def _seat(self, post: _Post, layout: TelemetryLayout) -> None:
+    def _seat(self, post: Post, layout: TelemetryLayout) -> None:
         """Give a device a place among those of its layout; its bytes never meet the map of another."""
         if post.batch is None or layout != post.batch.layout:
             self.publish()  # what came in the old layout is older
@@ -234,7 +230,7 @@ class Poller:
             post.measured = b""
         post.layout = layout
 
-    def _meet(self, post: _Post, identity: Identity) -> None:
+    def _meet(self, post: Post, identity: Identity) -> None:
         """Remember who a device says it is; a rating unlike the fleet file's is said once, and the smaller holds."""
         if identity != post.identity:
             for what, filed, told in (
@@ -243,85 +239,61 @@ class Poller:
             ):
                 if filed > 0.0 and abs(told - filed) > RATING_TOLERANCE_FRAC * filed:
                     text = f"says {told / 1e3:g} {what}, the fleet file {filed / 1e3:g} {what}: the smaller holds"
-                    self._event(post, Severity.WARNING, "rating-mismatch", text)
+                    self._watch.event(post.row, Severity.WARNING, "rating-mismatch", text)
             self.readings.meet(post.row, identity)
             self.on_identity(post.row, identity)
         post.identity = identity
 
-    async def _read_settings(self, post: _Post) -> None:
+    async def _read_settings(self, post: Post) -> None:
         """The slow ring: what engineers set in a device, and what of it has drifted since the last time."""
         post.settings_due_s = self.clock.monotonic_s() + post.plan.settings_s
-        now, before = await post.driver.settings(), post.settings
-        post.settings = now
+        try:
+            now, before = await post.driver.settings(), post.settings
+        except DeviceRefused as error:  # its measurements are none the worse for it
+            if not post.settings_refused:
+                self._watch.event(
+                    post.row, Severity.WARNING, "settings-refused", f"does not tell its settings: {error}"
+                )
+            post.settings_refused = True
+            return
+        post.settings, post.settings_refused = now, False
         if before is None:
             return
         if drifted := drift(before, now):
             more = f"; and {len(drifted) - DRIFT_NAMED} more" if len(drifted) > DRIFT_NAMED else ""
             text = f"has other settings: {'; '.join(drifted[:DRIFT_NAMED])}{more}"
-            self._event(post, Severity.WARNING, "settings-drift", text)
+            self._watch.event(post.row, Severity.WARNING, "settings-drift", text)
 
-    def _failed(self, post: _Post, error: FieldError) -> None:
-        fact = Fact.FAILED
-        if isinstance(error, DeviceMismatch):
-            fact = Fact.MISMATCHED
-        elif isinstance(error, DeviceRefused):
-            fact = FACTS.get(error.code, Fact.FAILED)
+    def _failed(self, post: Post, error: FieldError) -> None:
+        fact = fact_of(error)
         if fact is not Fact.BUSY:
             post.driver.disconnect()
         self._back_off(post, fact, str(error))
 
-    def _crashed(self, post: _Post, task: asyncio.Task[None]) -> None:
+    def _crashed(self, post: Post, task: asyncio.Task[None]) -> None:
         """The last poll ended in an error that nobody expected, or was cancelled from outside."""
         post.task = None
         error = None if task.cancelled() else task.exception()
         post.driver.disconnect()
         self._back_off(post, Fact.CRASHED, f"{type(error).__name__}: {error}" if error else "its poll was cancelled")
 
-    def _back_off(self, post: _Post, fact: Fact, why: str) -> None:
+    def _back_off(self, post: Post, fact: Fact, why: str) -> None:
         """Leave a device alone for a while: longer after each failure, longest where trying again mends nothing."""
         self.counts.failed += 1
         post.failures += 1
-        self._note(post, fact, why)
+        self._watch.note(post.row, fact, why, asleep=fact is Fact.FAILED and self._asleep(post.row))
         low_s, high_s = self.settings.backoff_min_s, self.settings.backoff_max_s
-        hopeless = fact is Fact.REFUSED or post.condition.health is Health.QUARANTINED
+        hopeless = fact is Fact.REFUSED or self._watch.health(post.row) is Health.QUARANTINED
         wait_s = high_s if hopeless else min(high_s, low_s * 2.0 ** min(post.failures - 1, 16))
         self._due_s[post.row] = self.clock.monotonic_s() + wait_s * (0.5 + 0.5 * self.chance.random())
 
-    def _note(self, post: _Post, fact: Fact, why: str) -> None:
-        """Move a device's condition by a fact; what people must know is said at the transition, once."""
-        before, row, now_s = post.condition, post.row, self.clock.monotonic_s()
-        asleep = fact is Fact.FAILED and bool(self._asleep(row))
-        post.condition = after = before.after(fact, asleep=asleep)
-        if before.lost and not after.lost:
-            self._say(self._rollup.back(row, now_s))
-        elif after.lost and not before.lost:
-            if alarm := _ALARMS.get(fact):
-                self._rollup.alone(row)
-                self._event(post, Severity.ALARM, alarm[0], f"{alarm[1]}: {why}")
-            elif post.device.kind is DeviceKind.SYSTEM_METER:
-                self._rollup.alone(row)
-                text = f"is the meter of system net load, and does not answer: {why}"
-                self._event(post, Severity.ALARM, "system-meter-lost", text)
-            else:
-                self._rollup.lost(row, why, now_s)
-        elif after.health is Health.QUARANTINED and before.health is not Health.QUARANTINED:
-            kind, text = _ALARMS[fact]
-            self._event(post, Severity.ALARM, kind, f"{text}: {why}")
-
-    def _asleep(self, row: int) -> BoolArray:
+    def _asleep(self, row: int) -> bool:
         self.publish()
-        return self.readings.asleep(np.array([row]))
-
-    def _event(self, post: _Post, severity: Severity, kind: str, text: str) -> None:
-        self.on_event(Event(self.clock.utc(), severity, post.device.id, kind, f"{post.device.id} {text}"))
-
-    def _say(self, notices: Sequence[Notice]) -> None:
-        for notice in notices:
-            self.on_event(Event(self.clock.utc(), notice.severity, notice.source, notice.kind, notice.text))
+        return bool(self.readings.asleep(np.array([row]))[0])
 
     def health(self, row: int) -> Health:
         """What may be expected of one of this poller's devices."""
-        return self._posts[row].condition.health
+        return self._watch.health(row)
 
     def identity(self, row: int) -> Identity | None:
         """Who the device said it is when it was last connected; None before."""
@@ -359,14 +331,6 @@ class Poller:
         """The whole fleet now, with everything that has come."""
         self.publish()
         return self.readings.snapshot()
-
-
-_ALARMS: Mapping[Fact, tuple[str, str]] = {
-    Fact.REFUSED: ("device-refuses", "refuses what it is asked for: is its configuration right"),
-    Fact.MISMATCHED: ("device-mismatch", "is not polled: somebody else answers in its place"),
-    Fact.CRASHED: ("device-quarantined", "is set aside: its answers are more than this program copes with"),
-}
-"""Kind and words of losses that are a device's own, and not the way's to it."""
 
 
 def spare_collector() -> None:

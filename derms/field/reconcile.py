@@ -7,6 +7,7 @@ by the device's own reversion timer. A device that another master keeps writing 
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -97,6 +98,8 @@ class Reconciler:
     """What devices were seen to hold of ours, from the read-back on until the next write."""
     _corrections: Corrections = field(init=False)
     _noticed: dict[Key, Finding] = field(default_factory=dict)
+    alone_with: defaultdict[int, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+    """Per row: a device is compared with what it was given while nobody else gives it anything."""
     """Deviations that have been told, each until the device is seen to hold again what it should."""
     _dispatch: Dispatch | None = None
     _journal_fails: bool = False
@@ -258,12 +261,21 @@ class Reconciler:
         except FieldError as error:
             self._end(pending, Failed(f"not connected: {error}"))
             return
+        async with self.alone_with[pending.row]:
+            held = await self._write(pending, key, driver)
+        if command.value_w is not None and held is not None and not _is_armed(command, held):
+            # It would keep the value after our death: better none at all.
+            await self._carry_out([self._intend(pending.row, command.quantity, np.nan, None, "", None)])
+
+    async def _write(self, pending: _Pending, key: Key, driver: DeviceDriver) -> Held | None:
+        """Write a command to a connected device; what it holds then, None when that is nothing or nobody knows."""
+        command = pending.command
         if not await self._is_ours(key, driver):
             self._end(pending, Rejected("conflict"))
-            return
+            return None
         if self.clock.monotonic_s() > pending.valid_until_s:
             self._end(pending, Expired())
-            return
+            return None
         self.counts.writes += 1
         self._held.add(key)
         self.holdings.pop(key, None)
@@ -272,21 +284,19 @@ class Reconciler:
             await driver.write(command)
         except (DeviceRefused, WriteForbidden) as error:
             self._end(pending, Rejected(f"device: {error}"))
-            return
+            return None
         except ProtocolViolation as error:  # it may have taken all, a part or nothing: what it holds decides
             doubt = f"{error}; "
         except FieldError as error:
             self._end(pending, Unknown(str(error)))
-            return
+            return None
         try:
             held = await driver.read_back(command.quantity)
         except FieldError as error:
             self._end(pending, Unknown(f"{doubt}written, but not read back: {error}"))
-            return
+            return None
         self._read_back(pending, held, doubt)
-        if command.value_w is not None and held.value_w is not None and not _is_armed(command, held):
-            # It would keep the value after our death: better none at all.
-            await self._carry_out([self._intend(pending.row, command.quantity, np.nan, None, "", None)])
+        return None if held.value_w is None else held
 
     async def _is_ours(self, key: Key, driver: DeviceDriver) -> bool:
         """Look whether the device still holds what it was given; false for one that is left to another master."""

@@ -48,7 +48,7 @@ class Trouble:
     jitter_s: float = 0.0
     """Mean of an exponential part on top of that [s]."""
     loss_frac: float = 0.0
-    """Of deliveries, that are lost and sent again."""
+    """Of deliveries, that are lost and sent again; below 1."""
 
 
 class _Way:

@@ -77,7 +77,8 @@ class Gather:
         numbers = np.empty((len(words), len(self._place)))
         for run in self._runs:
             counts = words[:, run.words].view(run.wire.dtype)
-            numbers[:, run.fields] = counts
+            with np.errstate(invalid="ignore"):  # a signalling NaN is a NaN
+                numbers[:, run.fields] = counts
             for absent in run.absent:
                 numbers[:, run.fields][counts == absent] = np.nan
         values = np.take(numbers, self._place, axis=1)

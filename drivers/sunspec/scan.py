@@ -245,6 +245,7 @@ def _outer(point: Point) -> str:
 
 
 async def _base(unit: Unit, bases: Sequence[int]) -> int:
+    failing: DeviceRefused | None = None
     for base in bases:
         try:
             if await unit.read(base, len(SUNS) // 2) == SUNS:
@@ -252,6 +253,10 @@ async def _base(unit: Unit, bases: Sequence[int]) -> int:
         except DeviceRefused as error:
             if error.code in GATEWAY:
                 raise DeviceUnreachable(f"no such unit there: {error}") from error
+            if error.code not in ILLEGAL:
+                failing = error  # a device in trouble, of which nobody can say that it has no map
+    if failing is not None:
+        raise failing
     raise DeviceMismatch(f"no SunSpec map at any of {', '.join(map(str, bases))}")
 
 

@@ -21,7 +21,7 @@ from derms.domain.der import Fleet
 from derms.domain.quality import Quality
 from derms.domain.settings import FieldSettings
 from derms.domain.telemetry import Reading
-from derms.field.poller import Poller, _Post, spare_collector
+from derms.field.poller import Poller, Post, spare_collector
 from derms.ports import FieldOptions
 from drivers.registry import drivers
 from tests.bench.stage import Manner, devices, inverter
@@ -47,7 +47,7 @@ class TimedPoller(Poller):
 
     late_s: list[float] = field(default_factory=list)
 
-    def _keep(self, post: _Post, reading: Reading) -> None:
+    def _keep(self, post: Post, reading: Reading) -> None:
         # `_due_s` is the next place in the rhythm already.
         self.late_s.append(time.monotonic() - (float(self._due_s[post.row]) - PERIOD_S))
         Poller._keep(self, post, reading)

@@ -18,7 +18,7 @@ import uvloop
 from derms.domain.der import Fleet
 from derms.domain.settings import FieldSettings
 from derms.domain.telemetry import Reading
-from derms.field.poller import Poller, _Post
+from derms.field.poller import Poller, Post
 from derms.ports import FieldOptions
 from drivers.registry import drivers
 from tests.bench.fleet import WallClock
@@ -39,7 +39,7 @@ class PeriodPoller(Poller):
 
     times_s: dict[int, list[float]] = field(default_factory=dict)
 
-    def _keep(self, post: _Post, reading: Reading) -> None:
+    def _keep(self, post: Post, reading: Reading) -> None:
         self.times_s.setdefault(post.row, []).append(reading.received_s)
         Poller._keep(self, post, reading)
 

@@ -55,6 +55,7 @@ class Scripted:
     scale: int = 0
     told: dict[str, float] = field(default_factory=lambda: {"705.Ena": 1.0})
     error: Exception | None = None
+    settings_error: Exception | None = None
     noisy: bool = True
     connected: bool = False
     reads: list[float] = field(default_factory=list)
@@ -92,6 +93,8 @@ class Scripted:
         return Reading(raw, now_s, now_s)
 
     async def settings(self) -> Mapping[str, float]:
+        if self.settings_error is not None:
+            raise self.settings_error
         return dict(self.told)
 
     async def write(self, command: Command) -> None:

@@ -189,7 +189,7 @@ FAULTS: Mapping[int, tuple[str, ...]] = {
         "field/test_faults_network.py::test_fault_30_a_fleet_that_comes_back_at_once_is_connected_at_a_bounded_rate",
     ),
 }
-"""By the number of the fault; 18, wear of flash memory, is not of this catalogue yet."""
+"""By the number of the fault; 18, wear of flash memory, has no row."""
 REQUIRED = {*range(1, 17), *range(19, 22), *range(23, 31)}
 
 WRONG_ANSWERS: Mapping[str, tuple[str, ...]] = {

@@ -22,10 +22,6 @@ QUICKLY = FieldSettings(backoff_min_s=2.0, backoff_max_s=10.0)
 STALE_S, BACK_S = 60.0, 45.0
 """After a fault has begun, until the last value is old; after it has ended, until the device is trusted again."""
 
-TAKEN_FOR_NO_MAP = pytest.mark.xfail(
-    strict=True, reason="a scan takes a failing device for one without a map, and that for another device"
-)
-
 
 def nothing_is_believed(kind: Fault, value: float | None, folder: Path) -> None:
     """While a device answers so, no reading of it is taken in; it is lost once, back once, and nobody else notices."""
@@ -112,8 +108,8 @@ def with_bat01(scenario: Callable[[Rig], Awaitable[None]], folder: Path) -> None
         (3, "device-refuses", Severity.ALARM, "illegal value"),
         (10, "device-lost", Severity.WARNING, "gateway path unavailable"),
         (11, "device-lost", Severity.WARNING, "gateway target device failed to respond"),
-        pytest.param(4, "device-lost", Severity.WARNING, "device failure", marks=TAKEN_FOR_NO_MAP),
-        pytest.param(0x77, "device-lost", Severity.WARNING, "unknown exception (119)", marks=TAKEN_FOR_NO_MAP),
+        (4, "device-lost", Severity.WARNING, "device failure"),
+        (0x77, "device-lost", Severity.WARNING, "unknown exception (119)"),
     ],
 )
 def test_fault_04_an_exception_is_told_by_what_it_means_and_a_wrong_configuration_is_an_alarm(

@@ -232,6 +232,17 @@ def test_drift_of_settings_is_said_once_with_what_changed() -> None:
     polled(story, [device("pv1")])
 
 
+def test_a_device_that_does_not_tell_its_settings_is_polled_all_the_same_and_said_once() -> None:
+    async def story(story: Story) -> None:
+        story.devices["pv1"].settings_error = refused(2)
+        await asyncio.sleep(300.0)
+        assert story.kinds() == [("pv1", "settings-refused")]
+        assert len(story.devices["pv1"].reads) >= 29
+        assert story.poller.health(0) is Health.WORKING
+
+    polled(story, [device("pv1")])
+
+
 def test_a_state_of_charge_that_jumps_is_suspect_until_the_next_poll_confirms_it() -> None:
     async def story(story: Story) -> None:
         await asyncio.sleep(35.0)

@@ -1,5 +1,7 @@
 """Mutated Modbus answers against the client's link, judged by the strict decoder of `oracle`: `make fuzz N=1000000`.
 
+A tenth as many random register images go against the decoding of SunSpec values; see `images`.
+
 Each frame is an answer to a request that the link has just sent, changed by chance, cut into chunks by chance. The link
 runs on a loop whose time stands still until nothing more comes; then the deadline passes. What it says must be what
 the oracle says: a value that the oracle does not find is `accepted_wrong`, a good answer that it refuses is
@@ -9,7 +11,6 @@ JSON object; what went wrong is written to a file, a line per case, with the see
 
 import argparse
 import asyncio
-import itertools
 import json
 import random
 import struct
@@ -18,7 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextvars import Context
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVarTuple
 
@@ -26,13 +27,14 @@ from derms.errors import DeviceRefused, FieldError
 from drivers.modbus.frames import MBAP, RTU, Framing, Question, read_question, write_question
 from drivers.modbus.link import Link
 from drivers.modbus.unit import Priority, Table
+from tests.fuzz.images import fuzz_images
+from tests.fuzz.mutations import MUTATIONS, cut
 from tests.fuzz.oracle import Asked, Good, Refused, answer_to, judge_chunks, refusal_of
 
 _Ts = TypeVarTuple("_Ts")
 
 UNIT, TIMEOUT_S, HANG_S = 7, 2.0, 1.0
 QUESTIONS_PER_LINK = 4
-EDGES = (0, 1, 2, 3, 4, 6, 16, 0x7F, 0x80, 0x83, 0x84, 0x86, 0x90, 0xFE, 0xFF)
 
 CRASHES = (
     ArithmeticError,
@@ -101,6 +103,17 @@ class Somebody:
 
 
 @dataclass
+class _Line:
+    """A link with a request in flight."""
+
+    link: Link
+    loop: StillLoop
+    wire: Wire
+    answered: "asyncio.Future[bytes]"
+    rtu: bool
+
+
+@dataclass
 class Tally:
     """What was found."""
 
@@ -144,43 +157,53 @@ class Fuzzer:
             loop.timers.clear()
         loop.close()
 
+    def replay(self, case: str) -> None:
+        """Judge a case again that was written down; the client may be another one by now."""
+        found = json.loads(case)
+        unit, function, address, registers, value, transaction = found["asked"]
+        asked = Asked(unit, function, address, registers, value, transaction)
+        framing, loop, wire = RTU if found["rtu"] else MBAP, StillLoop(), Wire()
+        link = self._make_link(loop, framing)
+        link.connection_made(wire)
+        link._transaction = (transaction or 1) - 1
+        answered = link.ask(_question_of(asked, framing, bytes(2 * registers)), Somebody(), Priority.READ)
+        chunks = [bytes.fromhex(chunk) for chunk in found["chunks"]]
+        self._feed(found["kind"], asked, chunks, _Line(link, loop, wire, answered, found["rtu"]))
+        loop.close()
+
     def _question(self, link: Link, loop: StillLoop, wire: Wire, framing: Framing) -> None:
-        chance, tally = self._chance, self.tally
         asked, question = self._any_question(framing)
         rtu = not framing.id_bytes
         answered = link.ask(question, Somebody(), Priority.READ)
         if not rtu:
-            asked = Asked(
-                asked.unit,
-                asked.function,
-                asked.address,
-                asked.registers,
-                asked.value,
-                int.from_bytes(wire.sent[:2], "big"),
-            )
+            asked = replace(asked, transaction=int.from_bytes(wire.sent[:2], "big"))
         kind, stream = self._mutated(asked, rtu=rtu)
-        chunks = _cut(chance, stream)
+        self._feed(kind, asked, cut(self._chance, stream), _Line(link, loop, wire, answered, rtu))
+
+    def _feed(self, kind: str, asked: Asked, chunks: Sequence[bytes], line: "_Line") -> None:
+        """Give the link an answer in chunks, let the deadline pass, and judge what it says."""
+        tally, answered, link = self.tally, line.answered, line.link
         tally.frames += 1
         tally.kinds[kind] += 1
         began_s = time.perf_counter()
         fed: list[bytes] = []
         try:
             for chunk in chunks:
-                if answered.done() or not wire.open:
+                if answered.done() or not line.wire.open:
                     break
                 fed.append(chunk)
                 link.data_received(chunk)
             if not answered.done():
-                loop.pass_deadline()
+                line.loop.pass_deadline()
         except CRASHES as error:
-            self._found("crashes", kind, asked, fed, rtu=rtu, said=repr(error))
+            self._found("crashes", kind, asked, fed, rtu=line.rtu, said=repr(error))
             link.open = False
             return
         if not answered.done() or time.perf_counter() - began_s > HANG_S:
-            self._found("hangs", kind, asked, fed, rtu=rtu, said="no end")
+            self._found("hangs", kind, asked, fed, rtu=line.rtu, said="no end")
             link.open = False
             return
-        self._compare(kind, asked, fed, answered, rtu=rtu)
+        self._compare(kind, asked, fed, answered, rtu=line.rtu)
 
     def _compare(
         self, kind: str, asked: Asked, fed: Sequence[bytes], answered: "asyncio.Future[bytes]", *, rtu: bool
@@ -216,19 +239,13 @@ class Fuzzer:
     def _any_question(self, framing: Framing) -> tuple[Asked, Question]:
         chance = self._chance
         address, count = chance.randrange(0x10000 - 125), chance.choice((1, 2, 3, 67, 123, 125))
-        match chance.choice((3, 3, 3, 4, 6, 16)):
-            case 6:
-                value = chance.randrange(0x10000)
-                data = value.to_bytes(2, "big")
-                question = write_question(framing, UNIT, UNIT, address, data, single=True)
-                return Asked(UNIT, 6, address, 1, value), question
-            case 16:
-                count = min(count, 123)
-                question = write_question(framing, UNIT, UNIT, address, chance.randbytes(2 * count), single=False)
-                return Asked(UNIT, 16, address, count), question
-            case function:
-                table = Table.HOLDING if function == 3 else Table.INPUT
-                return Asked(UNIT, function, address, count), read_question(framing, UNIT, UNIT, table, address, count)
+        function = chance.choice((3, 3, 3, 4, 6, 16))
+        if function == 6:
+            asked = Asked(UNIT, function, address, 1, chance.randrange(0x10000))
+        else:
+            asked = Asked(UNIT, function, address, min(count, 123) if function == 16 else count)
+        data = chance.randbytes(2 * asked.registers) if function == 16 else b""
+        return asked, _question_of(asked, framing, data)
 
     def _mutated(self, asked: Asked, *, rtu: bool) -> tuple[str, bytes]:
         """A stream of bytes that comes instead of the answer, and how it was made."""
@@ -241,114 +258,22 @@ class Fuzzer:
         return kind, MUTATIONS[kind](chance, good, asked, rtu)
 
 
-Mutation = Callable[[random.Random, bytes, Asked, bool], bytes]
-
-
-def _flip(chance: random.Random, good: bytes, asked: Asked, rtu: bool) -> bytes:
-    frame = bytearray(good)
-    for _ in range(chance.choice((1, 1, 2, 5))):
-        frame[chance.randrange(len(frame))] ^= 1 << chance.randrange(8)
-    return bytes(frame)
-
-
-def _edge(chance: random.Random, good: bytes, asked: Asked, rtu: bool) -> bytes:
-    """A byte of the head takes a value at an edge."""
-    frame = bytearray(good)
-    frame[chance.randrange(min(len(frame), 13))] = chance.choice(EDGES)
-    return bytes(frame)
-
-
-def _cut_short(chance: random.Random, good: bytes, asked: Asked, rtu: bool) -> bytes:
-    return good[: chance.randrange(len(good))]
-
-
-def _grow(chance: random.Random, good: bytes, asked: Asked, rtu: bool) -> bytes:
-    return good + chance.randbytes(chance.choice((1, 2, 4, 100)))
-
-
-def _insert(chance: random.Random, good: bytes, asked: Asked, rtu: bool) -> bytes:
-    at = chance.randrange(len(good))
-    return good[:at] + chance.randbytes(chance.choice((1, 2))) + good[at:]
-
-
-def _remove(chance: random.Random, good: bytes, asked: Asked, rtu: bool) -> bytes:
-    at = chance.randrange(len(good))
-    return good[:at] + good[at + chance.choice((1, 2)) :]
-
-
-def _twice(chance: random.Random, good: bytes, asked: Asked, rtu: bool) -> bytes:
-    return good + good
-
-
-def _noise(chance: random.Random, good: bytes, asked: Asked, rtu: bool) -> bytes:
-    return chance.randbytes(chance.randrange(1, 300))
-
-
-def _other(chance: random.Random, good: bytes, asked: Asked, rtu: bool) -> bytes:
-    """A right answer to another request: another function, address, count, unit or transaction."""
-    function = chance.choice((3, 4, 6, 16))
-    other = Asked(
-        chance.choice((asked.unit, asked.unit, 1, 255)),
-        chance.choice((asked.function, asked.function, function)),
-        chance.choice((asked.address, asked.address, asked.address ^ 1)),
-        1 if asked.function == 6 else max(1, min(125, asked.registers + chance.choice((0, 0, -1, 1)))),
-        asked.value ^ chance.choice((0, 0, 1)),
-        chance.choice((asked.transaction, asked.transaction, asked.transaction - 1 & 0xFFFF, 0)),
-    )
-    payload = chance.randbytes(2 * other.registers) if other.function in (3, 4) else b""
-    return answer_to(other, payload, rtu=rtu)
-
-
-def _late_first(chance: random.Random, good: bytes, asked: Asked, rtu: bool) -> bytes:
-    """The answer to the request before comes first."""
-    return (asked.transaction - 1 & 0xFFFF).to_bytes(2, "big") + good[2:] + good
-
-
-def _length_lies(chance: random.Random, good: bytes, asked: Asked, rtu: bool) -> bytes:
-    at = 2 if rtu else chance.choice((4, 5, 8))
-    frame = bytearray(good)
-    frame[min(at, len(frame) - 1)] = chance.choice((0, 1, 2, 3, 0xFF, frame[min(at, len(frame) - 1)] ^ 1))
-    return bytes(frame)
-
-
-def _untouched(chance: random.Random, good: bytes, asked: Asked, rtu: bool) -> bytes:
-    return good
-
-
-MUTATIONS: dict[str, Mutation] = {
-    "untouched": _untouched,
-    "flip": _flip,
-    "edge": _edge,
-    "cut": _cut_short,
-    "grow": _grow,
-    "insert": _insert,
-    "remove": _remove,
-    "twice": _twice,
-    "noise": _noise,
-    "other": _other,
-    "late-first": _late_first,
-    "length-lies": _length_lies,
-}
-
-
-def _cut(chance: random.Random, stream: bytes) -> list[bytes]:
-    """A stream in one piece, in two or three, or byte by byte at its beginning."""
-    match chance.randrange(4):
-        case 0 | 1:
-            return [stream] if stream else []
-        case 2:
-            cuts = sorted(chance.randrange(len(stream) + 1) for _ in range(chance.choice((1, 2))))
-            edges = [0, *cuts, len(stream)]
-            return [stream[a:b] for a, b in itertools.pairwise(edges) if b > a]
-        case _:
-            head = chance.randrange(1, 14)
-            return [stream[i : i + 1] for i in range(min(head, len(stream)))] + [stream[head:]] * (len(stream) > head)
+def _question_of(asked: Asked, framing: Framing, data: bytes) -> Question:
+    """The request; `data` is what FC16 writes."""
+    match asked.function:
+        case 6:
+            return write_question(framing, UNIT, UNIT, asked.address, asked.value.to_bytes(2, "big"), single=True)
+        case 16:
+            return write_question(framing, UNIT, UNIT, asked.address, data, single=False)
+    table = Table.HOLDING if asked.function == 3 else Table.INPUT
+    return read_question(framing, UNIT, UNIT, table, asked.address, asked.registers)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run and print; 1 when something was found."""
-    parser = argparse.ArgumentParser(description="Mutated Modbus answers against the client.")
+    parser = argparse.ArgumentParser(description="Mutated Modbus answers and SunSpec images against the client.")
     parser.add_argument("--frames", type=int, default=20_000)
+    parser.add_argument("--images", type=int, help="register images (default a tenth of the frames)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--cases", type=Path, default=Path("runs/fuzz-cases.jsonl"), help="where findings are written")
     options = parser.parse_args(argv)
@@ -357,9 +282,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     while tally.frames < options.frames:
         fuzzer.run(min(options.frames, tally.frames + 50_000))
         print(f"{tally.frames} of {options.frames} frames, {len(tally.cases)} findings", file=sys.stderr, flush=True)
-    if tally.cases:
+    images = fuzz_images(options.frames // 10 if options.images is None else options.images, options.seed)
+    if cases := [*tally.cases, *images.cases]:
         options.cases.parent.mkdir(parents=True, exist_ok=True)
-        options.cases.write_text("\n".join([*tally.cases, ""]))
+        options.cases.write_text("\n".join([*cases, ""]))
     result = {
         "fuzz": "frames",
         "frames": tally.frames,
@@ -367,13 +293,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         "refused_good": tally.refused_good,
         "crashes": tally.crashes,
         "hangs": tally.hangs,
+        "images": images.images,
+        "images_wrong": images.wrong,
         "seed": options.seed,
         "seconds": round(time.perf_counter() - began_s, 1),
         "verdicts": dict(sorted(tally.verdicts.items())),
         "mutations": dict(sorted(tally.kinds.items())),
     }
     print(json.dumps(result))
-    return 0 if tally.clean else 1
+    return 0 if tally.clean and not images.wrong else 1
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """The fuzzer finds nothing in our link, and finds what is planted in a lax one."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,8 @@ from tests.fuzz.frames import Fuzzer
 from tests.fuzz.oracle import Asked, Good, Incomplete, Refused, Wrong, answer_to, crc16, judge_chunks, refusal_of
 
 FRAMES = 20_000
+CORPUS = Path(__file__).with_name("corpus.jsonl")
+"""What has been found so far, mostly in links with something planted in them."""
 
 
 def test_no_mutated_answer_is_taken_for_a_good_one() -> None:
@@ -104,6 +108,24 @@ class Stumbling(Link):
 )
 def test_a_faulty_link_is_found(faulty: type[Link], what: str) -> None:
     assert finds(Fuzzer(seed=1, make_link=faulty, framings=(Mbap(),)), what)
+
+
+def test_what_was_found_once_is_judged_as_it_should_be() -> None:
+    fuzzer = Fuzzer(seed=1)
+    cases = [case for case in CORPUS.read_text().splitlines() if json.loads(case)["what"] != "images_wrong"]
+    for case in cases:
+        fuzzer.replay(case)
+    assert fuzzer.tally.cases == []
+    assert fuzzer.tally.frames == len(cases) >= 12
+
+
+def test_a_case_that_was_written_down_is_found_again_by_the_link_that_it_was_found_in() -> None:
+    first = Fuzzer(seed=1, make_link=AnyTransaction, framings=(Mbap(),))
+    assert finds(first, "accepted_wrong")
+    again = Fuzzer(seed=2, make_link=AnyTransaction)
+    for case in first.tally.cases:
+        again.replay(case)
+    assert again.tally.cases == first.tally.cases
 
 
 READ = Asked(unit=1, function=3, address=40000, registers=2, transaction=9)
