@@ -17,7 +17,7 @@ from derms.domain.der import Endpoint
 from derms.domain.mode import Mode
 from derms.domain.plan import PlanSource
 from derms.domain.scada import Publication, RegisterPlace, Sample, ScadaPoint, modbus_place
-from derms.errors import DeviceRefused, ScadaError
+from derms.errors import DeviceRefused, FieldError, ScadaError
 from derms.ports import FieldOptions
 from drivers.modbus.session import Sessions
 from drivers.modbus.unit import MAX_READ, MAX_WRITE, Priority, Table, Unit
@@ -81,15 +81,26 @@ class ModbusScada:
         self._spans = _spans(list(places.values()))
 
     async def fetch(self) -> Sequence[Sample]:
-        """All points; those in registers that the unit refuses are left out. Raises FieldError."""
+        """All points; those in registers that a unit refuses, and those of silent units, are left out.
+
+        Raises the FieldError of the last unit when none answers.
+        """
         registers: dict[tuple[int, str, int], bytes] = {}
+        silent: dict[int, FieldError] = {}
         for span in self._spans:
+            if span.unit in silent:
+                continue
             try:
                 data = await self._read(span)
             except DeviceRefused:
                 continue
+            except FieldError as error:
+                silent[span.unit] = error
+                continue
             for index in range(span.count):
                 registers[span.unit, span.table, span.address + index] = data[2 * index : 2 * index + 2]
+        if silent and silent.keys() == {span.unit for span in self._spans}:
+            raise silent[max(silent)]
         samples = (_sample(where, place, registers) for where, place in self._places.items())
         return [sample for sample in samples if sample is not None]
 

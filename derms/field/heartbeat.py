@@ -10,6 +10,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -52,18 +53,36 @@ class Heartbeat:
     _pulses: dict[int, _Pulse] = field(default_factory=dict)
     _busy: set[int] = field(default_factory=set)
     """Rows that are being seen to."""
+    _failed: set[int] = field(default_factory=set)
+    """Rows whose driver has failed in a way that nobody expected."""
 
     async def run(self) -> None:
         """See to every device that is under command, each on its own, until cancelled."""
         clock = self.reconciler.clock
         due_s = clock.monotonic_s()
-        async with asyncio.TaskGroup() as group:
+        tasks: set[asyncio.Task[None]] = set()
+        try:
             while True:
                 await asyncio.sleep(max(0.0, due_s - clock.monotonic_s()))
                 for row, keys in self._work(clock.monotonic_s()).items():
                     self._busy.add(row)
-                    group.create_task(self._see_to(row, keys), name=f"heartbeat {row}")
+                    task = asyncio.create_task(self._see_to(row, keys), name=f"heartbeat {row}")
+                    tasks.add(task)
+                    task.add_done_callback(tasks.discard)
+                    task.add_done_callback(partial(self._seen_to, row))
                 due_s = max(due_s + BEAT_S, clock.monotonic_s())
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _seen_to(self, row: int, task: asyncio.Task[None]) -> None:
+        """An error that nobody expected costs its device the heartbeat, and is said once; the others go on."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None and row not in self._failed:
+            self._failed.add(row)
+            text = f"gets no heartbeat: its driver failed unexpectedly with {type(error).__name__}: {error}"
+            self._event(row, Severity.ALARM, "driver-failed", text)
 
     def _work(self, now_s: float) -> dict[int, list[Key]]:
         """The devices to be seen to now, each with the holdings that are to be refreshed."""
@@ -80,7 +99,7 @@ class Heartbeat:
 
     def _is_due(self, key: Key, holding: Holding, now_s: float) -> bool:
         row = key[0]
-        every_s = self.reconciler.settings.refresh_every_s
+        every_s = min(self.reconciler.settings.refresh_every_s, holding.reversion_s / 3.0)
         due_s = holding.armed_s + every_s * (1.0 - SPREAD_FRAC * phase(self.reconciler.fleet.devices[row].id))
         retry_s = self._tried_s.get(key, -np.inf) + RETRY_FRAC * every_s
         free = row not in self._busy and self._driver(row).connected
@@ -108,11 +127,11 @@ class Heartbeat:
         """One device's turn; what does not come through is tried again, and the timer ends what stays away."""
         driver = self._driver(row)
         try:
-            if driver.identity.capabilities.heartbeat:
-                self._felt(row, await driver.beat())
             async with self.reconciler.alone_with[row]:
                 for key in keys:
                     await self._refresh(key)
+            if driver.identity.capabilities.heartbeat:
+                self._felt(row, await driver.beat())
         except FieldError:
             return  # the poller tells of devices that do not answer
         finally:

@@ -32,6 +32,11 @@ class Holding:
     valid_until_s: float
     """When the dispatch behind it ends: not refreshed any more after it."""
 
+    @property
+    def reversion_s(self) -> float:
+        """Time for which the device holds it unrefreshed: a device may have armed less than it was told."""
+        return min(self.command.reversion_s, self.held.reversion_s)
+
     def refreshed(self, armed_s: float) -> "Holding":
         return replace(self, armed_s=armed_s)
 
@@ -56,7 +61,7 @@ class Deviation:
 
 def deviation(holding: Holding, held: Held, now_s: float) -> Deviation | None:
     """How a device departs from a holding; None when it holds it, or when its own timer has rightly ended it."""
-    reversion_s, value_w = holding.command.reversion_s, holding.held.value_w
+    reversion_s, value_w = holding.reversion_s, holding.held.value_w
     age_s = now_s - holding.armed_s
     assert value_w is not None
     if held.value_w is None:

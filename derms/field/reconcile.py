@@ -60,6 +60,7 @@ class _Pending:
     at: datetime
     valid_until_s: float
     written_s: float = np.inf
+    ended: bool = False
 
 
 @dataclass(slots=True)
@@ -160,7 +161,17 @@ class Reconciler:
     async def _learn(self, rows: list[int], snapshot: TelemetrySnapshot) -> None:
         """Once per device: what it holds from before this service began is ours to release."""
         unknown = [key for key in sorted(self._unknown) if key[0] in rows and snapshot.quality[key[0]] not in SILENT]
-        await asyncio.gather(*(self._ask(*key) for key in unknown))
+        await self._ask_all(unknown)
+
+    async def _ask_all(self, keys: list[Key]) -> None:
+        """Ask devices what they hold, side by side; one whose driver fails unexpectedly is said and left alone."""
+        ended = await asyncio.gather(*(self._ask(*key) for key in keys), return_exceptions=True)
+        for key, error in zip(keys, ended, strict=True):
+            if isinstance(error, Exception):
+                self._unknown.discard(key)
+                device_id = self.fleet.devices[key[0]].id
+                text = f"{device_id}: its driver failed unexpectedly with {type(error).__name__}: {error}"
+                self.on_event(Event(self.clock.utc(), Severity.ALARM, device_id, "driver-failed", text))
 
     async def _ask(self, row: int, quantity: Quantity) -> None:
         try:
@@ -171,8 +182,13 @@ class Reconciler:
             return
         else:
             self._unknown.discard((row, quantity))
-            if held.value_w is not None:
+            if held.value_w is not None and held.reversion_s > 0.0:
                 self._held.add((row, quantity))
+            elif held.value_w is not None:
+                device_id = self.fleet.devices[row].id
+                text = f"{device_id} holds a {_WORDS[quantity]} {held.value_w / 1e3:.2f} kW without a reversion timer"
+                text += ": it is not ours, and stays until a plan commands the device"
+                self.on_event(Event(self.clock.utc(), Severity.WARNING, device_id, "foreign-command", text))
 
     def _expire(self) -> None:
         self._dispatch = None
@@ -228,7 +244,10 @@ class Reconciler:
             due = self._without_journal(due, error)
         else:
             self._with_journal()
-        await asyncio.gather(*(self._execute(pending) for pending in due))
+        ended = await asyncio.gather(*(self._execute(pending) for pending in due), return_exceptions=True)
+        for pending, failure in zip(due, ended, strict=True):
+            if isinstance(failure, Exception) and not pending.ended:
+                self._end(pending, Unknown(f"its driver failed unexpectedly with {type(failure).__name__}: {failure}"))
 
     def _without_journal(self, due: list[_Pending], error: JournalError) -> list[_Pending]:
         """No new setpoint without its intent on disk; releases go out all the same."""
@@ -389,6 +408,7 @@ class Reconciler:
 
     def _end(self, pending: _Pending, outcome: Outcome) -> None:
         """Give a command its one outcome."""
+        pending.ended = True
         device_id = self.fleet.devices[pending.row].id
         name = type(outcome).__name__
         now = self.clock.utc()
@@ -428,7 +448,7 @@ class Reconciler:
     async def hand_back(self) -> None:
         """Release every device that holds a command, of ours or of a service before us, to its own default, now."""
         self._dispatch = None
-        await asyncio.gather(*(self._ask(*key) for key in sorted(self._unknown)))
+        await self._ask_all(sorted(self._unknown))
         await self._carry_out(self._released(list(range(len(self.fleet)))))
         for pending in list(self._pending.values()):
             self._end(pending, Superseded())

@@ -95,6 +95,8 @@ def judge(
     if math.isnan(number) and believed is not Quality.MISSING:
         return Verdict(replace(NOTHING, quality=Quality.MISSING), f"'{sample.value}' is not a value for it", strange)
     value = PointValue(number, believed, sample.at, now, now_s)
+    if believed is not Quality.GOOD:  # what the source itself calls bad is bad at once, whatever else is wrong with it
+        return Verdict(value, "", strange)
     return Verdict(value, _disbelief(point, number, sample.at, limits, now), strange)
 
 

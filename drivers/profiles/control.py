@@ -164,7 +164,8 @@ class RegisterControl:
     def _value(self, command: Command, rating_w: float) -> bytes:
         """The register bytes of a command's value; more than the whole rating is the whole rating."""
         assert command.value_w is not None
-        number = command.value_w / self.per.power_w(rating_w)
+        unit_w = self.per.power_w(rating_w)
+        number = command.value_w / unit_w if unit_w > 0.0 else math.nan
         if not math.isfinite(number):
             raise WriteForbidden(f"{command.value_w:g} W cannot be told in {self.per} of a rating of {rating_w:g} W")
         number = min(max(number, -self.per.most), self.per.most)

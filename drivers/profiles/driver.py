@@ -168,7 +168,7 @@ class RegisterDriver:
     def _rating_w(self) -> float:
         """What per cent count: the device's own rating, or the fleet file's where it does not say."""
         own_w = self.identity.p_rated_w
-        return own_w if math.isfinite(own_w) else self._device.p_rated_w
+        return own_w if own_w > 0.0 else self._device.p_rated_w
 
     def _live(self) -> int:
         """The number of the connection that stands; raises DeviceUnreachable when none does or it is not proven."""
@@ -213,8 +213,8 @@ class SunSpecWithRegisters:
             self._identity = None
             found = await self._driver.connect()
             own_w = (await self._map.ratings())["p_rated_w"]
-            known_w = own_w if math.isfinite(own_w) else found.p_rated_w
-            self._rating_w = known_w if math.isfinite(known_w) else self._device.p_rated_w
+            known_w = own_w if own_w > 0.0 else found.p_rated_w
+            self._rating_w = known_w if known_w > 0.0 else self._device.p_rated_w
             before, beside = found.capabilities, self._profile.capabilities
             self._identity = replace(
                 found,

@@ -95,7 +95,8 @@ class RegisterMap:
             return None
         self._beats = heartbeat.after(self._beats)
         await self._unit.write(heartbeat.address, Point(heartbeat.address).pack(self._beats))
-        return None if heartbeat.echo is None else int(await self.number(heartbeat.echo))
+        echo = math.nan if heartbeat.echo is None else await self.number(heartbeat.echo)
+        return int(echo) if math.isfinite(echo) else None
 
     def control(self, quantity: Quantity) -> RegisterControl:
         """How the device takes a quantity; raises WriteForbidden when it does not."""

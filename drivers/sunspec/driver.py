@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -11,7 +11,7 @@ from derms.domain.dispatch import Capabilities, Command, Held, Quantity
 from derms.domain.telemetry import Identity, Reading
 from derms.errors import DeviceMismatch, DeviceRefused, DeviceUnreachable, ProtocolViolation, WriteForbidden
 from derms.ports import Clock
-from drivers.modbus.unit import Unit
+from drivers.modbus.unit import Priority, Unit
 from drivers.sunspec.codec import Image
 from drivers.sunspec.control import Change, Control, Write, rearmed, smallest, writes
 from drivers.sunspec.curves import ADOPTED
@@ -114,7 +114,7 @@ class SunSpecDriver:
     async def _discover(self) -> _Session:
         found = await scan(self._unit, bases=self._quirks.bases, absent=self._quirks.sentinels)
         self._check(found)
-        layout, spans = read_plan(found.chain, absent=self._quirks.sentinels)
+        layout, spans = read_plan(found.chain, models=self._measuring, absent=self._quirks.sentinels)
         places = {
             quantity: (control, place)
             for quantity, control in found.controls.items()
@@ -134,9 +134,14 @@ class SunSpecDriver:
         expected = device.serial or (serial if self._session is None else self._session.identity.serial)
         if serial != expected:
             raise DeviceMismatch(f"{device.endpoint}: serial number {serial!r}, expected {expected!r}")
-        if not any(found.chain.find(model_id) for model_id in (INVERTERS if device.is_der else METERS)):
+        if not any(found.chain.find(model_id) for model_id in self._measuring):
             wanted = "an inverter" if device.is_der else "a meter"
             raise DeviceMismatch(f"{device.endpoint}: is not {wanted}, which a {device.kind.value} has to be")
+
+    @property
+    def _measuring(self) -> Sequence[int]:
+        """Models that measure a device of this kind: an inverter may carry those of a meter beside it."""
+        return INVERTERS if self._device.is_der else METERS
 
     async def _capabilities(self, found: Discovery) -> Capabilities:
         controls = found.controls
@@ -155,10 +160,10 @@ class SunSpecDriver:
 
     async def _images(self, chain: Chain, model_ids: Iterable[int]) -> dict[int, Image]:
         places = [place for model_id in sorted(model_ids) if (place := chain.find(model_id))]
-        return {place.model_id: await self._image(place) for place in places}
+        return {place.model_id: await self._image(place, Priority.READ) for place in places}
 
-    async def _image(self, place: Place) -> Image:
-        image = await read_image(self._unit, place, absent=self._quirks.sentinels)
+    async def _image(self, place: Place, priority: Priority = Priority.WRITE) -> Image:
+        image = await read_image(self._unit, place, absent=self._quirks.sentinels, priority=priority)
         head = image.registers(image.model.points["ID"]) + image.registers(image.model.points["L"])
         if head != place.head:
             raise self._moved()

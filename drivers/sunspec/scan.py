@@ -14,7 +14,7 @@ from itertools import pairwise
 from derms.domain.dispatch import Capabilities, Quantity
 from derms.domain.telemetry import Identity
 from derms.errors import DeviceMismatch, DeviceRefused, DeviceUnreachable
-from drivers.modbus.unit import MAX_READ, Unit
+from drivers.modbus.unit import MAX_READ, Priority, Unit
 from drivers.sunspec.codec import Image
 from drivers.sunspec.control import Control, controls, reported
 from drivers.sunspec.models import BASES, END_MODEL, SUNS, Absent, Model, Point, counts_of, layout_of, model_layout
@@ -171,7 +171,14 @@ async def find_chain(unit: Unit, *, bases: Sequence[int] = BASES) -> Chain:
             )
 
 
-async def read_image(unit: Unit, place: Place, *, absent: Absent = (), registers_max: int = MAX_READ) -> Image:
+async def read_image(
+    unit: Unit,
+    place: Place,
+    *,
+    absent: Absent = (),
+    registers_max: int = MAX_READ,
+    priority: Priority = Priority.READ,
+) -> Image:
     """Read a model whole, in as few requests of at most `registers_max` registers as `pieces` makes of it.
 
     Values and their scale factors that do not fit one request may be of two moments. Then the scale factors are read
@@ -183,17 +190,17 @@ async def read_image(unit: Unit, place: Place, *, absent: Absent = (), registers
     if size <= registers_max:
         return Image(place.model_id, await unit.read(place.address, size), absent=absent)
     requests = pieces(model, 0, min(size, model.size), registers_max)
-    data = await _read(unit, place, requests)
+    data = await _read(unit, place, requests, priority)
     if model.size < size:
         model = layout_of(place.model_id, data, size)
         more = pieces(model, len(data) // 2, min(size, model.size), registers_max)
-        data += await _read(unit, place, more)
+        data += await _read(unit, place, more, priority)
         requests += more
     twice = apart(model, model.points.values(), requests)
     if not twice:
         return Image(place.model_id, data, absent=absent)
     first = twice[0].offset
-    again = await _read(unit, place, pieces(model, first, twice[-1].end, registers_max))
+    again = await _read(unit, place, pieces(model, first, twice[-1].end, registers_max), priority)
     unsteady = {
         scale.name
         for scale in twice
@@ -202,8 +209,10 @@ async def read_image(unit: Unit, place: Place, *, absent: Absent = (), registers
     return Image(place.model_id, data, absent=absent, unsteady=unsteady)
 
 
-async def _read(unit: Unit, place: Place, requests: Iterable[range]) -> bytes:
-    return b"".join([await unit.read(place.address + request.start, len(request)) for request in requests])
+async def _read(unit: Unit, place: Place, requests: Iterable[range], priority: Priority) -> bytes:
+    return b"".join(
+        [await unit.read(place.address + request.start, len(request), priority=priority) for request in requests]
+    )
 
 
 def apart(model: Model, points: Iterable[Point], requests: Sequence[range]) -> list[Point]:

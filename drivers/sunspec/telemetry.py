@@ -185,16 +185,17 @@ def _shared(layout: SunSpecLayout) -> SunSpecLayout:
 
 
 def read_plan(
-    chain: Chain, *, absent: Absent = (), registers_max: int = MAX_READ
+    chain: Chain, *, models: Sequence[int] = MEASURING, absent: Absent = (), registers_max: int = MAX_READ
 ) -> tuple[SunSpecLayout, tuple[Span, ...]]:
     """The requests of one poll and the layout of their bytes one after the other.
 
-    One model that measures, and beside it one with controls and one with the state of charge where there are any.
+    One of `models`, the first that is there, and beside it one with controls and one with the state of charge where
+    there are any.
     Raises DeviceMismatch when the device measures nothing.
     """
-    measuring = next((place for model_id in MEASURING if (place := chain.find(model_id))), None)
+    measuring = next((place for model_id in models if (place := chain.find(model_id))), None)
     if measuring is None:
-        raise DeviceMismatch(f"the device has none of the measuring models {', '.join(map(str, MEASURING))}")
+        raise DeviceMismatch(f"the device has none of the measuring models {', '.join(map(str, models))}")
     firsts = (next((place for model_id in row if (place := chain.find(model_id))), None) for row in BESIDE)
     beside = [place for place in firsts if place and place != measuring]
     spans: list[Span] = []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from derms.domain.dispatch import Command, Failed, Held, Quantity, Rejected
+from derms.domain.dispatch import Command, Failed, Held, Quantity, Rejected, Unknown
 from derms.errors import DeviceUnreachable, ProtocolViolation
 from derms.ports import DeviceDriver
 from drivers.registry import drivers
@@ -143,3 +143,86 @@ def test_a_look_at_what_is_held_that_does_not_come_through_holds_no_command_up(t
         assert set(rig.ended("bat01")) == {"Applied"}
 
     in_the_field(scenario, tmp_path, devices=("bat01",), driver=Shy)
+
+
+class Dividing(SunSpecDriver):
+    """A driver that stumbles over what one of its devices says."""
+
+    async def write(self, command: Command) -> None:
+        if self._device.id == "bat01":
+            raise ZeroDivisionError("float division by zero")
+        await super().write(command)
+
+
+def test_a_driver_that_fails_in_a_way_nobody_expected_costs_its_own_command_only(tmp_path: Path) -> None:
+    async def scenario(rig: Rig) -> None:
+        rig.want({"bat01": 6e3, "bat03": 6e3})
+        await rig.turns(61.0)
+        assert rig.holding() == {"bat03"}
+        (outcome,) = {type(record.outcome) for record in rig.outcomes if record.device_id == "bat01"}
+        assert outcome is Unknown
+        assert "ZeroDivisionError" in str(rig.last("bat01").outcome)
+
+    in_the_field(scenario, tmp_path, devices=("bat01", "bat03"), driver=Dividing)
+
+
+class Deaf(SunSpecDriver):
+    """A driver that stumbles when a timer is to be armed anew."""
+
+    async def refresh(self, quantity: Quantity, reversion_s: float) -> Held:
+        if self._device.id == "bat01":
+            raise ValueError("cannot convert float NaN to integer")
+        return await super().refresh(quantity, reversion_s)
+
+
+def test_a_refresh_that_fails_in_a_way_nobody_expected_is_said_once_and_the_others_are_refreshed(
+    tmp_path: Path,
+) -> None:
+    async def scenario(rig: Rig) -> None:
+        rig.want({"bat01": 6e3, "bat03": 6e3}, valid_s=500.0)
+        await rig.turns(61.0)
+        rig.events.clear()
+        await rig.beats(200.0)
+        assert rig.events_of("bat01") == ["driver-failed"]
+        assert rig.holding() == {"bat01", "bat03"}
+
+    in_the_field(scenario, tmp_path, devices=("bat01", "bat03"), driver=Deaf)
+
+
+def test_a_limit_without_a_timer_is_not_ours_and_stays_when_we_start(tmp_path: Path) -> None:
+    """An installer's export limit: nobody may lift it because a plan has no use for the device."""
+
+    async def scenario(rig: Rig) -> None:
+        installer = await another_master(rig, "pv01")
+        await installer.write(Command(Quantity.P_LIMIT, 7e3, 0.0))
+        installer.disconnect()
+        rig.want({})
+        await rig.turns(130.0)
+        await rig.reconciler.hand_back()
+        held = await rig.sessions["pv01"].read_back(Quantity.P_LIMIT)
+        assert held.value_w == pytest.approx(7e3, abs=held.resolution_w)
+        assert rig.events_of("pv01") == ["foreign-command"]
+
+    in_the_field(scenario, tmp_path, devices=("pv01",))
+
+
+class Capping(SunSpecDriver):
+    """A device that arms at most a minute, whatever it is told."""
+
+    async def write(self, command: Command) -> None:
+        await super().write(replace(command, reversion_s=min(60.0, command.reversion_s)))
+
+    async def refresh(self, quantity: Quantity, reversion_s: float) -> Held:
+        return await super().refresh(quantity, min(60.0, reversion_s))
+
+
+def test_a_device_that_shortens_our_reversion_time_is_refreshed_within_its_own(tmp_path: Path) -> None:
+    async def scenario(rig: Rig) -> None:
+        rig.want({"bat01": 6e3}, valid_s=2000.0)
+        await rig.turns(121.0)
+        for _ in range(20):
+            await rig.beats(10.0)
+            assert rig.holding() == {"bat01"}
+
+    slow = replace(QUICK, interval_s=120.0, group_s=120.0, reversion_s=400.0)
+    in_the_field(scenario, tmp_path, devices=("bat01",), dispatch=slow, driver=Capping)

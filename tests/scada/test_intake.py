@@ -162,3 +162,12 @@ def test_a_value_grows_stale_by_either_clock(wall_s: float, steady_s: float) -> 
     now = START + timedelta(seconds=wall_s)
     assert aged(value, LIMITS, now=now, now_s=steady_s).quality is Quality.STALE
     assert aged(value, LIMITS, now=START, now_s=1.0).quality is Quality.GOOD
+
+
+@pytest.mark.parametrize(
+    ("value", "late_s"), [(0.0, 0.0), (-9999.0, 0.0), (2500.0, 61.0)], ids=["zero", "filler", "stopped clock"]
+)
+def test_what_the_source_calls_bad_is_bad_at_once_whatever_else_is_wrong_with_it(value: float, late_s: float) -> None:
+    good = verdict(LOAD, sample(2500.0)).value
+    said = verdict(LOAD, sample(value, "bad", START - timedelta(seconds=late_s)))
+    assert kept(good, said).quality is not Quality.GOOD
