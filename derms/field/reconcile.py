@@ -43,7 +43,7 @@ from derms.field.journal import Journal
 from derms.field.poller import Poller, phase
 from derms.ports import Clock, DeviceDriver
 
-SILENT = (Quality.STALE, Quality.MISSING)
+SILENT = (Quality.STALE, Quality.EXPECTED_SILENT, Quality.MISSING)
 """Qualities of a device that does not answer."""
 
 

@@ -3,7 +3,7 @@
 import csv
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from io import StringIO
@@ -90,3 +90,17 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
     """The nearest known word as a question, or another remedy when none is near."""
     near = nearest(word, known)
     return f"did you mean '{near}'?" if near else otherwise
+
+
+def column_names(header: list[str], known: Collection[str], report: Report) -> list[str]:
+    """Our names of a table's columns: one that is misspelt is reported and read as what it was meant to be."""
+    names: list[str] = []
+    for name in header:
+        meant = name if name in known else nearest(name, set(known) - set(header) - set(names))
+        if name not in known:
+            right = f"did you mean '{meant}'?" if meant else "the columns are " + ", ".join(known)
+            report.add(f"row 1, column {name}", f"unknown column '{name}'", right)
+        elif name in names:
+            report.add(f"row 1, column {name}", f"column '{name}' is there twice", "keep one of them")
+        names.append(meant or name)
+    return names

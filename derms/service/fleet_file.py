@@ -12,7 +12,7 @@ from pathlib import Path
 from derms.domain.der import DER_KINDS, Device, DeviceKind, Endpoint, Link, Transport
 from derms.domain.grid import FeederPackage
 from derms.ports import DriverInfo
-from derms.service.files import Report, did_you_mean, nearest, parse_number, read_csv
+from derms.service.files import Report, column_names, did_you_mean, parse_number, read_csv
 from derms.service.fleet_columns import COLUMNS, RATINGS
 from derms.service.fleet_row import Row, check_place, choice
 
@@ -43,7 +43,7 @@ def read_fleet(path: Path, *, drivers: Mapping[str, DriverInfo], package: Feeder
     only when the file is no CSV at all.
     """
     table, report = read_csv(path), Report(str(path))
-    columns = _read_header(table.header, report)
+    columns = column_names(table.header, COLUMNS, report)
     rows = [Row(number, dict(zip(columns, cells, strict=False)), report) for number, cells in table.rows]
     _find_missing_columns(columns, {_kind(row) for row in rows}, report)
     if not rows:
@@ -58,20 +58,6 @@ def read_fleet(path: Path, *, drivers: Mapping[str, DriverInfo], package: Feeder
             devices.append(device)
     kinds = {row.cells["id"]: _kind(row) for row in rows if row.cells.get("id")}
     return FleetFile(tuple(devices), kinds, report)
-
-
-def _read_header(header: list[str], report: Report) -> list[str]:
-    """Our names of the columns: one that is misspelt is reported and read as what it was meant to be."""
-    names: list[str] = []
-    for name in header:
-        meant = name if name in COLUMNS else nearest(name, COLUMNS.keys() - set(header) - set(names))
-        if name not in COLUMNS:
-            right = f"did you mean '{meant}'?" if meant else "the columns are " + ", ".join(COLUMNS)
-            report.add(f"row 1, column {name}", f"unknown column '{name}'", right)
-        elif name in names:
-            report.add(f"row 1, column {name}", f"column '{name}' is there twice", "keep one of them")
-        names.append(meant or name)
-    return names
 
 
 def _find_missing_columns(columns: list[str], kinds: set[DeviceKind | None], report: Report) -> None:

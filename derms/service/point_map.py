@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from derms.domain.grid import FeederPackage, SwitchState
 from derms.domain.scada import PointKind, RegisterPlace, ScadaPoint
-from derms.service.files import Report, did_you_mean, nearest, parse_number, read_csv
+from derms.service.files import Report, column_names, did_you_mean, parse_number, read_csv
 
 SYSTEM_MAX_PEAKS = 100.0
 """Net load of the system beyond this many times the feeder's peak is another unit."""
@@ -99,16 +99,8 @@ def read_points(path: Path, *, places: Places, package: FeederPackage | None) ->
 
 
 def _header(header: list[str], report: Report) -> list[str]:
-    """Our names of the columns: one that is misspelt is reported and read as what it was meant to be."""
-    names: list[str] = []
-    for name in header:
-        meant = name if name in COLUMNS else nearest(name, COLUMNS.keys() - set(header) - set(names))
-        if name not in COLUMNS:
-            right = f"did you mean '{meant}'?" if meant else "the columns are " + ", ".join(COLUMNS)
-            report.add(f"row 1, column {name}", f"unknown column '{name}'", right)
-        elif name in names:
-            report.add(f"row 1, column {name}", f"column '{name}' is there twice", "keep one of them")
-        names.append(meant or name)
+    """Names of the columns; those that are missing are reported."""
+    names = column_names(header, COLUMNS, report)
     for name in NEEDED:
         if name not in names:
             report.add(f"row 1, column {name}", f"column '{name}' is missing", f"add it: {COLUMNS[name]}")
