@@ -34,7 +34,7 @@ fuzz: $(OK) ## N mutated Modbus frames against the transport, judged by a decode
 	@$(BIN)/python -m tests.fuzz.frames --frames $(N) $(ARGS)
 
 bench: $(OK) ## a benchmark: NAME=field, fleet, isolation, plan or day; its last line is one JSON object
-	@test -f "tests/bench/$(NAME).py" || { echo "give NAME, one of:" $(basename $(notdir $(wildcard tests/bench/*.py))); exit 2; }
+	@test -f "tests/bench/$(NAME).py" || { echo "give NAME, one of:" $(filter-out stage,$(basename $(notdir $(wildcard tests/bench/*.py)))); exit 2; }
 	@$(BIN)/python tests/bench/$(NAME).py $(ARGS)
 
 docs: $(OK) ## docs/site-file.md from the settings in the code
