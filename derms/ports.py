@@ -13,7 +13,7 @@ from derms.domain.der import Device, DeviceKind
 from derms.domain.dispatch import Command, Held, Quantity
 from derms.domain.grid import FeederPackage
 from derms.domain.scada import Publication, Sample, ScadaPoint, ScadaReading
-from derms.domain.telemetry import Identity, Reading, TelemetryLayout, TelemetrySnapshot
+from derms.domain.telemetry import Identity, Reading, TelemetrySnapshot
 
 
 class Clock(Protocol):
@@ -40,11 +40,6 @@ class DeviceDriver(Protocol):
     @property
     def identity(self) -> Identity:
         """Who the device said it is; known once connected."""
-        ...
-
-    @property
-    def layout(self) -> TelemetryLayout:
-        """How readings of this device decode; known once connected."""
         ...
 
     async def connect(self) -> Identity:

@@ -8,7 +8,7 @@ poll interval as its uncertainty.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -71,16 +71,6 @@ class Identity:
         return self.v_nominal_v, self.p_rated_w, self.energy_wh
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """One poll of one device: the checked bytes of its telemetry blocks, not decoded."""
-
-    raw: bytes
-    requested_s: float
-    """Monotonic time of the first request [s]: the time of the values."""
-    received_s: float
-
-
 class TelemetryLayout(Protocol):
     """How the bytes of a reading become columns; devices of one layout are decoded together.
 
@@ -103,6 +93,17 @@ class TelemetryLayout(Protocol):
     def decode(self, raw: ByteArray) -> Mapping[str, FloatArray]:
         """Decode k readings, shape (k, width), to the names in COLUMNS; NaN is `not implemented`."""
         ...
+
+
+class Reading(NamedTuple):
+    """One poll of one device: the checked bytes of its telemetry blocks, not decoded, and whose they are."""
+
+    raw: bytes
+    requested_s: float
+    """Monotonic time of the first request [s]: the time of the values."""
+    received_s: float
+    layout: TelemetryLayout
+    identity: Identity
 
 
 @dataclass(frozen=True)

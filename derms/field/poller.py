@@ -202,14 +202,14 @@ class Poller:
 
     def _keep(self, post: Post, reading: Reading) -> None:
         """Take an answer in: one copy of its bytes and its time."""
-        layout, identity, raw = post.driver.layout, post.driver.identity, reading.raw
+        raw, requested_s, _, layout, identity = reading
         if layout is not post.layout:
             self._seat(post, layout)
         batch = post.batch
         assert batch is not None
         if len(raw) != batch.width:
             raise ProtocolViolation(f"{post.device.endpoint}: {len(raw)} bytes instead of {batch.width}")
-        post.requested_s = requested_s = reading.requested_s
+        post.requested_s = requested_s
         measured = batch.layout.measured(raw)
         if measured != post.measured:
             post.measured = measured

@@ -122,7 +122,7 @@ async def _drive(
 
 async def _measured(driver: DeviceDriver) -> Mapping[str, tuple[float, ...]]:
     reading = await driver.read()
-    columns = driver.layout.decode(np.frombuffer(reading.raw, dtype=np.uint8)[np.newaxis])
+    columns = reading.layout.decode(np.frombuffer(reading.raw, dtype=np.uint8)[np.newaxis])
     return {name: _cells(column) for name, column in columns.items() if np.isfinite(column).any()}
 
 

@@ -32,15 +32,21 @@ class Asker(Protocol):
 
 
 class _Call:
-    """A question on its way, and the future that waits for its answer."""
+    """Questions on their way, one after the other, and the future that waits for the answers to all."""
 
-    __slots__ = ("answered", "asker", "deadline_s", "head", "question")
+    __slots__ = ("answered", "asker", "deadline_s", "got", "head", "priority", "question", "rest", "size")
 
-    def __init__(self, question: Question, asker: Asker, answered: asyncio.Future[bytes]) -> None:
-        self.question = question
+    def __init__(
+        self, questions: tuple[Question, ...], asker: Asker, priority: Priority, answered: asyncio.Future[bytes]
+    ) -> None:
+        self.question = questions[0]
+        self.rest = questions[1:]
         self.asker = asker
+        self.priority = priority
         self.answered = answered
+        self.got = b""
         self.head = b""
+        self.size = 0
         self.deadline_s = 0.0
 
     def fail(self, kind: type[FieldError], why: str) -> None:
@@ -138,14 +144,17 @@ class Link(asyncio.Protocol):
         self._deadline_timer: asyncio.TimerHandle | None = None
         self._deadline_timer_s = math.inf
 
-    def ask(self, question: Question, asker: Asker, priority: Priority) -> asyncio.Future[bytes]:
-        """Send a question now or in its turn; the future gives the registers read, or the error."""
-        call = _Call(question, asker, self._loop.create_future())
+    def ask(self, questions: tuple[Question, ...], asker: Asker, priority: Priority) -> asyncio.Future[bytes]:
+        """Send questions now or in their turn, each after the answer to the one before it.
+
+        The future gives the registers read, those of all questions joined, or the first error.
+        """
+        call = _Call(questions, asker, priority, self._loop.create_future())
         now_s = self._loop.time()
         if not self.open:
             call.fail(DeviceUnreachable, f"not connected: {self.ended}")
         elif self._queue or len(self._window) >= self._in_flight or now_s < self._ready_s:
-            self._wait(call, priority)
+            self._wait(call)
         else:
             self._send(call, now_s)
         return call.answered
@@ -192,18 +201,21 @@ class Link(asyncio.Protocol):
         if not self._received and self._ids:
             transaction = data[:2]
             call = self._window.get(transaction)
-            if call is not None and len(data) == call.question.size and data.startswith(call.head):
+            if call is not None and len(data) == call.size and data.startswith(call.head):
                 self._settle(transaction, call, data[len(call.head) :])
                 return
         if self.open:
             self._sort(self._received + data)
 
-    def _wait(self, call: _Call, priority: Priority) -> None:
-        if len(self._queue) >= WAITING_MAX and priority is not Priority.EMERGENCY:
+    def _wait(self, call: _Call) -> None:
+        if len(self._queue) >= WAITING_MAX and call.priority is not Priority.EMERGENCY:
             call.fail(DeviceUnreachable, f"{len(self._queue)} calls are waiting for this connection")
             return
-        heapq.heappush(self._queue, (priority, next(self._order), call))
+        self._line_up(call)
         self._serve()
+
+    def _line_up(self, call: _Call) -> None:
+        heapq.heappush(self._queue, (call.priority, next(self._order), call))
 
     def _serve(self) -> None:
         """Send what waits, as far as the window and the pause allow."""
@@ -231,28 +243,37 @@ class Link(asyncio.Protocol):
                 self._late.pop(transaction, None)
         elif self._framing.id_bytes:
             transaction = b"\0\0"
-        call.head = transaction + call.question.answer
+        question = call.question
+        call.head = transaction + question.answer
+        call.size = question.size
         call.deadline_s = deadline_s = now_s + call.asker.timeout_s
         self._window[transaction] = call
         self._ready_s = now_s + self._gap_s
         if deadline_s < self._deadline_timer_s:
             self._set_deadline_timer(deadline_s)
         assert self._transport is not None
-        self._transport.write(transaction + call.question.frame)
+        self._transport.write(transaction + question.frame)
 
     def _settle(self, transaction: bytes, call: _Call, outcome: bytes | DeviceRefused) -> None:
-        """Take a believed answer out of the window, hand it over, and let the next one go."""
+        """Take a believed answer out of the window; the call's next question goes out or waits, or the call is done."""
         del self._window[transaction]
         self.heard = True
         if self._silent:
             self._silent.clear()
-        if not call.answered.done():
-            if isinstance(outcome, bytes):
-                call.answered.set_result(outcome)
-            else:
-                call.answered.set_exception(outcome)
         if self._gap_s:
             self._ready_s = self._loop.time() + self._gap_s
+        if not call.answered.done():
+            if not isinstance(outcome, bytes):
+                call.answered.set_exception(outcome)
+            elif not call.rest:
+                call.answered.set_result(call.got + outcome)
+            else:
+                call.got += outcome
+                call.question, call.rest = call.rest[0], call.rest[1:]
+                if not (self._queue or self._gap_s):
+                    self._send(call, self._loop.time())
+                    return
+                self._line_up(call)
         if self._queue:
             self._serve()
 

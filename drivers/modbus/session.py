@@ -7,10 +7,10 @@ import asyncio
 import math
 import random
 import ssl
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 
 from derms.domain.der import Endpoint, Transport
 from derms.errors import DeviceUnreachable, WriteForbidden
@@ -20,13 +20,11 @@ from drivers.modbus.frames import MBAP, RTU, Framing, Question, read_question, w
 from drivers.modbus.link import Link
 from drivers.modbus.quirks import STANDARD, LinkQuirks
 from drivers.modbus.tls import LOSS_HINT, client_context
-from drivers.modbus.unit import MAX_READ, Priority, Table, Unit
+from drivers.modbus.unit import MAX_READ, Priority, Span, Table, Unit
 
 BURST_S = 0.1
 """Connections that the rate allows in this time may be made at once [s]."""
 DOUBLINGS_MAX = 16
-ASKED_MAX = 8
-"""Questions that a unit keeps at hand: those of a poll, which come again and again."""
 
 
 class Sessions:
@@ -191,7 +189,6 @@ class _SessionUnit:
 
     __slots__ = (
         "_answers_as",
-        "_asked",
         "_framing",
         "_link",
         "_quirks",
@@ -212,7 +209,6 @@ class _SessionUnit:
         self._quirks = quirks
         self._read_only = options.read_only
         self._link: Link | None = None
-        self._asked: dict[tuple[int, int, bool], Question] = {}
 
     @property
     def connected(self) -> bool:
@@ -224,25 +220,18 @@ class _SessionUnit:
     def read(
         self, address: int, count: int, *, table: Table = Table.HOLDING, priority: Priority = Priority.READ
     ) -> Awaitable[bytes]:
-        if self._quirks.registers_max < count <= MAX_READ:
-            return self._read_in_parts(address, count, table, priority)
-        key = address, count, table is Table.INPUT
-        question = self._asked.get(key)
-        if question is None:
-            if len(self._asked) >= ASKED_MAX:
-                self._asked.clear()
-            question = read_question(self._framing, self._unit, self._answers_as, table, address, count)
-            self._asked[key] = question
-        return self._ask(question, priority)
+        return self._ask(self._questions(Span(address, count, table)), priority)
 
-    async def _read_in_parts(self, address: int, count: int, table: Table, priority: Priority) -> bytes:
-        most = self._quirks.registers_max
-        return b"".join(
-            [
-                await self.read(address + start, min(most, count - start), table=table, priority=priority)
-                for start in range(0, count, most)
-            ]
-        )
+    def reading(self, spans: Sequence[Span]) -> Callable[[], Awaitable[bytes]]:
+        questions = tuple(question for span in spans for question in self._questions(span))
+        return partial(self._ask, questions, Priority.READ)
+
+    def _questions(self, span: Span) -> tuple[Question, ...]:
+        """The question for a span, or several for what this device does not give at once."""
+        count = span.count
+        most = self._quirks.registers_max if 0 < count <= MAX_READ else max(count, 1)
+        ask = partial(read_question, self._framing, self._unit, self._answers_as, span.table)
+        return tuple(ask(span.address + at, min(most, count - at)) for at in range(0, max(count, 1), most))
 
     async def write(self, address: int, data: bytes, *, priority: Priority = Priority.WRITE) -> None:
         quirks = self._quirks
@@ -253,14 +242,14 @@ class _SessionUnit:
             raise WriteForbidden(f"{self.name}: {question.text}: this connection is read-only")
         if len(data) > 2 * quirks.writes_max:
             raise WriteForbidden(f"{self.name}: {question.text}: the device takes {quirks.writes_max} at once")
-        await self._ask(question, priority)
+        await self._ask((question,), priority)
 
     def disconnect(self) -> None:
         link, self._link = self._link, None
         if link is not None:
             link.leave(self)
 
-    def _ask(self, question: Question, priority: Priority) -> asyncio.Future[bytes]:
+    def _ask(self, questions: tuple[Question, ...], priority: Priority) -> asyncio.Future[bytes]:
         if self._link is None:
-            raise DeviceUnreachable(f"{self.name}: {question.text}: not connected")
-        return self._link.ask(question, self, priority)
+            raise DeviceUnreachable(f"{self.name}: {questions[0].text}: not connected")
+        return self._link.ask(questions, self, priority)

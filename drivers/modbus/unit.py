@@ -1,6 +1,7 @@
 """What drivers need of one Modbus unit, whatever carries it."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Protocol
 
@@ -14,6 +15,15 @@ class Table(Enum):
 
     HOLDING = 3
     INPUT = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Registers that are read together."""
+
+    address: int
+    count: int
+    table: Table = Table.HOLDING
 
 
 class Priority(IntEnum):
@@ -50,6 +60,13 @@ class Unit(Protocol):
         self, address: int, count: int, *, table: Table = Table.HOLDING, priority: Priority = Priority.READ
     ) -> Awaitable[bytes]:
         """Read registers (FC3 or FC4); 2 * count bytes as they came. The request goes out with the call."""
+        ...
+
+    def reading(self, spans: Sequence[Span]) -> Callable[[], Awaitable[bytes]]:
+        """What reads spans one after the other, each time that it is called, and joins their bytes.
+
+        Whoever goes first by priority gets a turn between them; the first that fails fails the whole.
+        """
         ...
 
     async def write(self, address: int, data: bytes, *, priority: Priority = Priority.WRITE) -> None:

@@ -8,11 +8,11 @@ from dataclasses import replace
 
 from derms.domain.der import Device
 from derms.domain.dispatch import Command, Held, Quantity
-from derms.domain.telemetry import Identity, Reading, TelemetryLayout
+from derms.domain.telemetry import Identity, Reading
 from derms.errors import DeviceMismatch, DeviceRefused, DeviceUnreachable
 from derms.ports import Clock
-from drivers.modbus.unit import Unit
-from drivers.profiles.layout import RegisterLayout, Span, read_plan, without_holes
+from drivers.modbus.unit import Span, Unit
+from drivers.profiles.layout import read_plan, without_holes
 from drivers.profiles.profile import Profile
 from drivers.profiles.register_map import RegisterMap
 from drivers.sunspec.driver import SunSpecDriver
@@ -46,10 +46,6 @@ class RegisterDriver:
     @property
     def connected(self) -> bool:
         return self._proven and self._unit.connected
-
-    @property
-    def layout(self) -> RegisterLayout:
-        return self._layout
 
     @property
     def identity(self) -> Identity:
@@ -109,7 +105,7 @@ class RegisterDriver:
         parts = [await self._read(span) for span in self._spans]
         if self._live() != session:
             raise DeviceUnreachable(f"{self._device.endpoint}: reconnected while it was read")
-        return Reading(b"".join(parts), requested_s, self._clock.monotonic_s())
+        return Reading(b"".join(parts), requested_s, self._clock.monotonic_s(), self._layout, self.identity)
 
     async def _read(self, span: Span) -> bytes:
         """One span; where the device refuses it for its holes, its parts, and so from then on. Holes read as 0."""
@@ -197,10 +193,6 @@ class SunSpecWithRegisters:
         return self._identity is not None and self._driver.connected
 
     @property
-    def layout(self) -> TelemetryLayout:
-        return self._driver.layout
-
-    @property
     def identity(self) -> Identity:
         """Who the device said it is, with what its own registers take; raises DeviceUnreachable before that."""
         if self._identity is None:
@@ -229,7 +221,7 @@ class SunSpecWithRegisters:
 
     async def read(self) -> Reading:
         """All telemetry of the device."""
-        return await self._driver.read()
+        return (await self._driver.read())._replace(identity=self.identity)
 
     async def write(self, command: Command) -> None:
         """Write a command where the device takes its quantity."""

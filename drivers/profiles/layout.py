@@ -12,7 +12,7 @@ import numpy as np
 from derms.domain.arrays import AnyArray, ByteArray, FloatArray, IntArray
 from derms.domain.dispatch import Quantity
 from derms.domain.telemetry import COLUMNS, is_phase
-from drivers.modbus.unit import Table
+from drivers.modbus.unit import Span, Table
 from drivers.profiles.control import Per, RegisterControl, Switch
 from drivers.profiles.point import TYPES, Point
 from drivers.profiles.profile import Profile, Reads
@@ -22,15 +22,6 @@ HELD_COLUMNS: Mapping[Quantity, tuple[str, str]] = {
     Quantity.P_LIMIT: ("p_limit_frac", "limit_left_s"),
 }
 """Columns of what a control holds, and of the time left to it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """One read request."""
-
-    table: Table
-    address: int
-    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +131,9 @@ def spans_of(points: Iterable[Point], reads: Reads) -> tuple[Span, ...]:
             joined = max(last.address + last.count, end) - last.address
             hole = point.address - last.address - last.count
             if last.table is point.table and hole <= reads.hole_max and joined <= reads.count_max:
-                spans[-1] = Span(last.table, last.address, joined)
+                spans[-1] = Span(last.address, joined, last.table)
                 continue
-        spans.append(Span(point.table, point.address, point.size))
+        spans.append(Span(point.address, point.size, point.table))
     return tuple(spans)
 
 

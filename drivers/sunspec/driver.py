@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -11,7 +11,7 @@ from derms.domain.dispatch import Capabilities, Command, Held, Quantity
 from derms.domain.telemetry import Identity, Reading
 from derms.errors import DeviceMismatch, DeviceRefused, DeviceUnreachable, ProtocolViolation, WriteForbidden
 from derms.ports import Clock
-from drivers.modbus.unit import Priority, Unit
+from drivers.modbus.unit import Priority, Span, Unit
 from drivers.sunspec.codec import Image
 from drivers.sunspec.control import Change, Control, Write, rearmed, smallest, writes
 from drivers.sunspec.curves import ADOPTED
@@ -20,7 +20,7 @@ from drivers.sunspec.scan import Chain, Discovery, Place, read_image, scan, veri
 from drivers.sunspec.settings import SETTLED, settings_of
 from drivers.sunspec.sources import INVERTERS, METERS
 from drivers.sunspec.spans import ILLEGAL_ADDRESS, around, readable
-from drivers.sunspec.telemetry import Span, SunSpecLayout, read_plan
+from drivers.sunspec.telemetry import SunSpecLayout, read_plan
 
 ILLEGAL = (2, 3)
 """Exceptions (data address, data value) with which a device refuses a block that it takes point by point."""
@@ -46,6 +46,8 @@ class _Session:
     controls: Mapping[Quantity, tuple[Control, Place]]
     heads: tuple[tuple[int, bytes], ...]
     """Where in a reading models begin, and the ID and L that have to stand there."""
+    read: Callable[[], Awaitable[bytes]]
+    """One poll."""
 
 
 class SunSpecDriver:
@@ -75,11 +77,6 @@ class SunSpecDriver:
     @property
     def connected(self) -> bool:
         return self._proven and self._unit.connected
-
-    @property
-    def layout(self) -> SunSpecLayout:
-        """How readings decode; raises DeviceUnreachable before the first scan is done."""
-        return self._scanned().layout
 
     @property
     def identity(self) -> Identity:
@@ -126,7 +123,8 @@ class SunSpecDriver:
             capabilities=await self._capabilities(found),
         )
         heads = _heads(layout, found.chain)
-        return _Session(found, self._clock.monotonic_s(), identity, layout, spans, places, heads)
+        read = self._unit.reading(spans)
+        return _Session(found, self._clock.monotonic_s(), identity, layout, spans, places, heads, read)
 
     def _check(self, found: Discovery) -> None:
         """Refuse another device than the fleet file's: inverters and meters count power with opposite signs."""
@@ -176,12 +174,12 @@ class SunSpecDriver:
 
     async def read(self) -> Reading:
         """All telemetry of the device; its time is that of the first request."""
-        session = self._live()
+        session = self._session
+        if session is None or not self._proven:
+            raise DeviceUnreachable(f"{self._device.endpoint}: not connected")
         requested_s = self._clock.monotonic_s()
-        raw = b""
         try:
-            for span in session.spans:  # the hot path: a comprehension would be one more coroutine
-                raw += await self._unit.read(span.address, span.count)
+            raw = await session.read()
         except DeviceRefused as error:
             if error.code != ILLEGAL_ADDRESS or not await self._leaves_out_holes(session):
                 raise
@@ -189,7 +187,7 @@ class SunSpecDriver:
         for at, head in session.heads:
             if not raw.startswith(head, at):
                 raise self._moved()
-        return Reading(raw, requested_s, self._clock.monotonic_s())
+        return Reading(raw, requested_s, self._clock.monotonic_s(), session.layout, session.identity)
 
     async def _leaves_out_holes(self, session: _Session) -> bool:
         """Find what the device refuses to read, and leave it out from now on; false when it refuses nothing, or all."""
@@ -197,7 +195,8 @@ class SunSpecDriver:
         layout, spans = around(session.layout, session.spans, found)
         if spans == session.spans or not (spans and layout.measures):
             return False
-        self._session = replace(session, layout=layout, spans=spans, heads=_heads(layout, session.found.chain))
+        heads, read = _heads(layout, session.found.chain), self._unit.reading(spans)
+        self._session = replace(session, layout=layout, spans=spans, heads=heads, read=read)
         return True
 
     async def write(self, command: Command) -> None:

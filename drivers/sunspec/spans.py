@@ -7,8 +7,8 @@ the device is asked for the parts between; points in a hole are not implemented.
 from collections.abc import Mapping, Sequence
 
 from derms.errors import DeviceRefused
-from drivers.modbus.unit import Unit
-from drivers.sunspec.telemetry import Part, Span, SunSpecLayout
+from drivers.modbus.unit import Span, Unit
+from drivers.sunspec.telemetry import Part, SunSpecLayout
 
 ILLEGAL_ADDRESS = 2
 

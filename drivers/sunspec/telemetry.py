@@ -17,19 +17,11 @@ import numpy as np
 from derms.domain.arrays import ByteArray, FloatArray
 from derms.domain.telemetry import COLUMNS, is_phase
 from derms.errors import DeviceMismatch
-from drivers.modbus.unit import MAX_READ
+from drivers.modbus.unit import MAX_READ, Span
 from drivers.sunspec.gather import Field, Gather, Scale
 from drivers.sunspec.models import Absent, Model, Point, model_layout, number_format, sentinel
 from drivers.sunspec.scan import Chain, Place, apart, pieces
 from drivers.sunspec.sources import BESIDE, MEASURING, SOURCES, Source
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """One read request."""
-
-    address: int
-    count: int
 
 
 @dataclass(frozen=True, slots=True)

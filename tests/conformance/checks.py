@@ -76,7 +76,7 @@ async def _identity(trial: Trial) -> None:
 
 async def _power(trial: Trial) -> None:
     reading = await trial.driver.read()
-    columns = trial.driver.layout.decode(np.frombuffer(reading.raw, dtype=np.uint8)[np.newaxis])
+    columns = reading.layout.decode(np.frombuffer(reading.raw, dtype=np.uint8)[np.newaxis])
     found = float(columns["p_w"][0])
     assert abs(found - trial.make.p_w) <= 1.0, f"reads {found:g} W where the device measures {trial.make.p_w:g} W"
 

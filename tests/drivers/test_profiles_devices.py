@@ -35,7 +35,7 @@ def with_device(name: str, talk: Talk, *, p_w: float = 0.0) -> None:
 
 async def columns_of(driver: DeviceDriver) -> Mapping[str, FloatArray]:
     reading = await driver.read()
-    return driver.layout.decode(np.frombuffer(reading.raw, dtype=np.uint8)[None])
+    return reading.layout.decode(np.frombuffer(reading.raw, dtype=np.uint8)[None])
 
 
 def p_set(value_w: float | None, reversion_s: float = 900.0) -> Command:

@@ -182,7 +182,7 @@ def test_fronius_switched_to_its_other_layout_is_never_read_with_the_old_address
         async with endpoint_with(units, requests) as endpoint:
             driver = driver_of("fronius-int", port_of(endpoint), kind=DeviceKind.PV)
             await driver.connect()
-            old = driver.layout
+            old = (await driver.read()).layout
             units[1] = device = fronius(after)
             with pytest.raises(FieldError):
                 await driver.read()
@@ -190,7 +190,7 @@ def test_fronius_switched_to_its_other_layout_is_never_read_with_the_old_address
                 await driver.write(p_limit(1000.0))
             assert requests == []
             await driver.connect()
-            assert driver.layout != old
+            assert (await driver.read()).layout != old
             await driver.write(p_limit(0.5 * driver.identity.p_rated_w))
             assert device.value("123.WMaxLimPct") == pytest.approx(50.0)
             driver.disconnect()

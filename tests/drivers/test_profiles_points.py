@@ -14,9 +14,9 @@ from derms.domain.arrays import FloatArray
 from derms.domain.dispatch import Command, Held, Quantity
 from derms.domain.telemetry import COLUMNS
 from derms.errors import WriteForbidden
-from drivers.modbus.unit import Table
+from drivers.modbus.unit import Span, Table
 from drivers.profiles.control import Per, RegisterControl, Registers, Switch, Write
-from drivers.profiles.layout import Span, read_plan, spans_of, without_holes
+from drivers.profiles.layout import read_plan, spans_of, without_holes
 from drivers.profiles.loader import packaged
 from drivers.profiles.point import ORDERS, TYPES, Point, Text
 from drivers.profiles.profile import Measured, Profile, Reads, Speaks
@@ -150,16 +150,16 @@ def test_layouts_of_one_profile_are_equal_and_hash_alike() -> None:
 
 def test_neighbours_are_read_together_and_holes_only_as_far_as_they_may() -> None:
     points = [Point(0, "float32"), Point(2, "float32"), Point(20), Point(200), Point(300, table=Table.INPUT)]
-    far = (Span(Table.HOLDING, 200, 1), Span(Table.INPUT, 300, 1))
-    assert spans_of(points, Reads(hole_max=16)) == (Span(Table.HOLDING, 0, 21), *far)
-    assert spans_of(points, Reads(hole_max=15)) == (Span(Table.HOLDING, 0, 4), Span(Table.HOLDING, 20, 1), *far)
-    assert spans_of(points, Reads(16, count_max=20))[:2] == (Span(Table.HOLDING, 0, 4), Span(Table.HOLDING, 20, 1))
+    far = (Span(200, 1), Span(300, 1, Table.INPUT))
+    assert spans_of(points, Reads(hole_max=16)) == (Span(0, 21), *far)
+    assert spans_of(points, Reads(hole_max=15)) == (Span(0, 4), Span(20, 1), *far)
+    assert spans_of(points, Reads(16, count_max=20))[:2] == (Span(0, 4), Span(20, 1))
 
 
 def test_the_meter_is_read_in_one_request_of_what_it_allows() -> None:
     profile = packaged()["meter"]
     layout, spans = read_plan(profile)
-    assert spans == (Span(Table.INPUT, 0, 76),)
+    assert spans == (Span(0, 76, Table.INPUT),)
     assert layout.width == 152
     parts = without_holes(spans[0], profile)
     assert [(part.address, part.count) for part in parts][:2] == [(0, 6), (12, 6)]

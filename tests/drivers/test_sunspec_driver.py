@@ -282,7 +282,7 @@ def test_reading_over_the_wire_agrees_with_the_client_of_pysunspec2(models: Mode
 
     async def talk(driver: SunSpecDriver, device: PymodbusDevice) -> None:
         reading = await driver.read()
-        columns = driver.layout.decode(np.frombuffer(reading.raw, dtype=np.uint8).reshape(1, -1))
+        columns = reading.layout.decode(np.frombuffer(reading.raw, dtype=np.uint8).reshape(1, -1))
         oracle = (await asyncio.to_thread(scanned, device.port)).models[measuring][0]
         assert columns["p_w"][0] == pytest.approx(oracle.points[power].cvalue)
         assert columns["v_v"][0] == pytest.approx(oracle.points[voltage].cvalue)
@@ -294,7 +294,7 @@ def test_time_of_a_reading_is_that_of_its_first_request() -> None:
     async def talk(driver: SunSpecDriver, device: PymodbusDevice) -> None:
         reading = await driver.read()
         assert reading.received_s - reading.requested_s == 1.0
-        assert len(reading.raw) == driver.layout.width
+        assert len(reading.raw) == reading.layout.width
         assert len(device.requests) == 2
 
     with_device(BATTERY_1547, talk)
@@ -322,18 +322,19 @@ def test_driver_that_was_never_connected_says_so() -> None:
     with pytest.raises(DeviceUnreachable):
         asyncio.run(driver.read())
     with pytest.raises(DeviceUnreachable):
-        _ = driver.layout
+        _ = driver.identity
 
 
 def test_disconnected_driver_comes_back_with_a_scan() -> None:
     async def talk(driver: SunSpecDriver, _: PymodbusDevice) -> None:
         driver.disconnect()
         assert not driver.connected
-        assert driver.layout.width == 2 * (123 + 76)
+        assert driver.identity.serial == "SN-7"
         with pytest.raises(DeviceUnreachable):
             await driver.read()
         await driver.connect()
-        assert len((await driver.read()).raw) == driver.layout.width
+        reading = await driver.read()
+        assert len(reading.raw) == reading.layout.width == 2 * (123 + 76)
 
     with_device(BATTERY_1547, talk)
 

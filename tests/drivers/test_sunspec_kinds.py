@@ -22,8 +22,9 @@ def test_an_inverter_with_a_meter_beside_it_is_read_as_its_row_says(kind: Device
             pymodbus_device(map_bytes(models)) as device,
             connected_driver(device.port, kind=kind) as (driver, _),
         ):
-            raw = np.frombuffer((await driver.read()).raw, dtype=np.uint8)
-            return float(driver.layout.decode(raw[None, :])["p_w"][0])
+            reading = await driver.read()
+            raw = np.frombuffer(reading.raw, dtype=np.uint8)
+            return float(reading.layout.decode(raw[None, :])["p_w"][0])
 
     async def scenario() -> None:
         alone = {1: METER[1], 203: METER[203]} if kind is DeviceKind.SYSTEM_METER else PV_1547

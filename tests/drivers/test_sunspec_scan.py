@@ -28,6 +28,7 @@ from tests.drivers.oracles import (
     model_bytes,
     pymodbus_device,
 )
+from tests.drivers.spanwise import Spanwise
 
 
 def scanned(image: bytes, base: int = 40000) -> Discovery:
@@ -128,7 +129,7 @@ def test_map_at_the_last_address_is_read_to_its_end() -> None:
     assert [place.model_id for place in found.chain.places] == [1, 64999]
 
 
-class MapUnit:
+class MapUnit(Spanwise):
     """A unit in this process: one run of registers, and a note of every request."""
 
     name = "map"

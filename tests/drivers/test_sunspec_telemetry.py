@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from derms.domain.arrays import ByteArray, FloatArray
 from derms.domain.telemetry import COLUMNS, OPERATING_STATES, is_phase
 from derms.errors import DeviceMismatch
+from drivers.modbus.unit import Span
 from drivers.sunspec.models import encode_model, layout
 from drivers.sunspec.scan import Chain, Place
-from drivers.sunspec.telemetry import Span, SunSpecLayout, read_plan
+from drivers.sunspec.telemetry import SunSpecLayout, read_plan
 from tests.drivers.oracles import BATTERY_1547, BATTERY_LEGACY, METER, PV_1547, Points, map_bytes, model_bytes
 
 BASE = 40000

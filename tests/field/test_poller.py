@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -241,9 +241,9 @@ class Renewed(SunSpecDriver):
 
     factor = 1.0
 
-    @property
-    def layout(self) -> Scaled:  # type: ignore[override]
-        return Scaled(super().layout, self.factor)
+    async def read(self) -> Reading:
+        reading = await super().read()
+        return reading._replace(layout=Scaled(reading.layout, self.factor))
 
 
 def test_a_reading_is_decoded_with_the_map_that_it_was_read_with(tmp_path: Path) -> None:
@@ -275,9 +275,9 @@ def test_measurements_that_stand_still_are_suspect_though_the_controls_beside_th
 
         async def read(self) -> Reading:
             reading = await super().read()
-            measured = self.layout.measured(reading.raw)
+            measured = reading.layout.measured(reading.raw)
             self.first = self.first or measured
-            return replace(reading, raw=self.first + reading.raw[len(measured) :])
+            return reading._replace(raw=self.first + reading.raw[len(measured) :])
 
     async def scenario(rig: Rig) -> None:
         await rig.sessions["bat01"].write(Command(Quantity.P_SET, 5e3, 900.0))

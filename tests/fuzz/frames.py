@@ -166,7 +166,7 @@ class Fuzzer:
         link = self._make_link(loop, framing)
         link.connection_made(wire)
         link._transaction = (transaction or 1) - 1
-        answered = link.ask(_question_of(asked, framing, bytes(2 * registers)), Somebody(), Priority.READ)
+        answered = link.ask((_question_of(asked, framing, bytes(2 * registers)),), Somebody(), Priority.READ)
         chunks = [bytes.fromhex(chunk) for chunk in found["chunks"]]
         self._feed(found["kind"], asked, chunks, _Line(link, loop, wire, answered, found["rtu"]))
         loop.close()
@@ -174,7 +174,7 @@ class Fuzzer:
     def _question(self, link: Link, loop: StillLoop, wire: Wire, framing: Framing) -> None:
         asked, question = self._any_question(framing)
         rtu = not framing.id_bytes
-        answered = link.ask(question, Somebody(), Priority.READ)
+        answered = link.ask((question,), Somebody(), Priority.READ)
         if not rtu:
             asked = replace(asked, transaction=int.from_bytes(wire.sent[:2], "big"))
         kind, stream = self._mutated(asked, rtu=rtu)

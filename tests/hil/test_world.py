@@ -110,7 +110,7 @@ def test_pysunspec2_and_our_driver_read_every_device_alike(package: FeederPackag
             assert mine == pytest.approx(list(theirs.values()), rel=1e-12)
             driver = await connected(device)
             reading = await driver.read()
-            ours = driver.layout.decode(np.frombuffer(reading.raw, dtype=np.uint8)[None, :])
+            ours = reading.layout.decode(np.frombuffer(reading.raw, dtype=np.uint8)[None, :])
             driver.disconnect()
             for column, names in {
                 "p_w": ("701.W", "103.W", "203.W"),

@@ -23,6 +23,7 @@ from derms.ports import FieldOptions
 from derms.scada.intake import QualityMap
 from drivers.modbus.unit import Table
 from drivers.scada import HEAD_REGISTERS, LAST_OFFSET, STEPS_MAX, ModbusEms, ModbusOutlet, ModbusScada, packed
+from tests.drivers.spanwise import Spanwise
 from tests.scada.rig import START, publication_of, room
 
 OPTIONS = FieldOptions(timeout_s=2.0, connect_timeout_s=2.0, read_only=False, backoff_min_s=0.0)
@@ -80,7 +81,7 @@ def test_values_of_every_type_come_in_one_request_where_they_lie_together() -> N
     assert functions == [3]
 
 
-class Registers:
+class Registers(Spanwise):
     """A unit in memory that refuses some addresses."""
 
     name = "memory"

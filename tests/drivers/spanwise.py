@@ -1,0 +1,20 @@
+"""Part of units in tests that stand for a whole connection: a reading as one read after the other."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+from drivers.modbus.unit import Priority, Span, Table
+
+
+class Spanwise(Protocol):
+    """Gives a class with `read` the `reading` of drivers.modbus.unit.Unit."""
+
+    def read(
+        self, address: int, count: int, *, table: Table = Table.HOLDING, priority: Priority = Priority.READ
+    ) -> Awaitable[bytes]: ...
+
+    def reading(self, spans: Sequence[Span]) -> Callable[[], Awaitable[bytes]]:
+        async def read() -> bytes:
+            return b"".join([await self.read(span.address, span.count, table=span.table) for span in spans])
+
+        return read
