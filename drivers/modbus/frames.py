@@ -66,6 +66,7 @@ class Question:
     unit: int
     """The unit that the answer must name."""
     function: int
+    address: int
     text: str
 
 
@@ -115,7 +116,7 @@ class Mbap:
     def question(self, request: ModbusPDU, answer: ModbusPDU, payload: int, text: str) -> Question:
         good = self._framer.buildFrame(answer)
         frame = self._framer.buildFrame(request)[2:]
-        return Question(frame, good[2 : len(good) - payload], len(good), answer.dev_id, answer.function_code, text)
+        return Question(frame, good[2 : len(good) - payload], len(good), answer.dev_id, answer.function_code, request.address, text)
 
     def wrong(self, received: bytes, question: Question) -> str:
         _, protocol, length, unit, function = _MBAP.unpack_from(received)
@@ -155,7 +156,7 @@ class Rtu:
         good = self._framer.buildFrame(answer)
         head = good[: len(good) - _CRC_BYTES - payload]
         frame = self._framer.buildFrame(request)
-        return Question(frame, head, len(good), answer.dev_id, answer.function_code, text)
+        return Question(frame, head, len(good), answer.dev_id, answer.function_code, request.address, text)
 
     def wrong(self, received: bytes, question: Question) -> str:
         unit, function = received[:2]

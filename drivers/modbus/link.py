@@ -3,6 +3,10 @@
 Each request has a deadline of its own, which no trickle of bytes moves; one timer serves them all. An answer that does
 not fit its question closes the connection. A caller that gives up leaves its request in flight: the answer is still
 matched and checked, and then thrown away. Only the running loop is used for time.
+
+After a time-out an answer may still come. Where frames carry transaction ids it is known by its own. On a serial line
+nothing is asked and nothing believed for one more time-out; then the others go on, and the silent unit is cut off
+until it has answered a question of another length, which no late answer fits.
 """
 
 import asyncio
@@ -29,6 +33,10 @@ class Asker(Protocol):
 
     @property
     def timeout_s(self) -> float: ...
+
+    def cut_off(self) -> None:
+        """It was silent, and is no user of the link any more."""
+        ...
 
 
 class _Call:
@@ -77,6 +85,7 @@ class Link(asyncio.Protocol):
     __slots__ = (
         "_deadline_timer",
         "_deadline_timer_s",
+        "_deaf_until_s",
         "_framing",
         "_gap_s",
         "_ids",
@@ -99,6 +108,7 @@ class Link(asyncio.Protocol):
         "heard",
         "left",
         "open",
+        "unsure",
         "users",
     )
 
@@ -122,6 +132,8 @@ class Link(asyncio.Protocol):
         """Why it is not open."""
         self.ended_s = -math.inf
         self.users: set[Asker] = set()
+        self.unsure: dict[Asker, Question] = {}
+        """Who was cut off, with the question that may still be answered."""
         self._loop = loop
         self._framing = framing
         self._ids = framing.id_bytes > 0 and not zero_transaction
@@ -140,6 +152,7 @@ class Link(asyncio.Protocol):
         self._queue: list[tuple[Priority, int, _Call]] = []
         self._order = count()
         self._ready_s = -math.inf
+        self._deaf_until_s = -math.inf
         self._turn_timer: asyncio.TimerHandle | None = None
         self._deadline_timer: asyncio.TimerHandle | None = None
         self._deadline_timer_s = math.inf
@@ -167,9 +180,12 @@ class Link(asyncio.Protocol):
             self.left = True
             self.drop("disconnected")
             return
+        self._fail_all_of(asker, "disconnected")
+
+    def _fail_all_of(self, asker: Asker, why: str) -> None:
         for call in (*self._window.values(), *(waiting for _, _, waiting in self._queue)):
             if call.asker is asker:
-                call.fail(DeviceUnreachable, "disconnected")
+                call.fail(DeviceUnreachable, why)
 
     def drop(self, why: str) -> None:
         """Close at once and fail what is in flight and what waits."""
@@ -204,7 +220,7 @@ class Link(asyncio.Protocol):
             if call is not None and len(data) == call.size and data.startswith(call.head):
                 self._settle(transaction, call, data[len(call.head) :])
                 return
-        if self.open:
+        if self.open and self._loop.time() >= self._deaf_until_s:
             self._sort(self._received + data)
 
     def _wait(self, call: _Call) -> None:
@@ -347,13 +363,25 @@ class Link(asyncio.Protocol):
         self._serve()
 
     def _give_up(self, transaction: bytes, call: _Call) -> None:
-        """A deadline has passed: go on only where a late answer is known by its id and others still answer."""
-        why = f"no answer in {call.asker.timeout_s:g} s"
+        """A deadline has passed: go on where a late answer cannot be taken for another, and others still answer."""
+        why, now_s, serial = f"no answer in {call.asker.timeout_s:g} s", self._loop.time(), not self._framing.id_bytes
         call.fail(DeviceUnreachable, why)
         self._silent.add(call.asker)
-        if self._received or not self._ids or len(self._silent) >= min(len(self.users), SILENT_MAX):
+        muddled = not serial and (not self._ids or self._received)
+        if muddled or len(self._silent) >= min(len(self.users), SILENT_MAX):
             self.drop(f"connection closed: {call}: {why}")
             return
         del self._window[transaction]
-        self._late[transaction] = call.question
-        self._ready_s = self._loop.time() + self._gap_s
+        if serial:
+            self._received = b""
+            self._ready_s = self._deaf_until_s = now_s + call.asker.timeout_s
+            self._cut_off(call.asker, call.question)
+        else:
+            self._late[transaction] = call.question
+            self._ready_s = now_s + self._gap_s
+
+    def _cut_off(self, asker: Asker, unanswered: Question) -> None:
+        self.users.discard(asker)
+        self.unsure[asker] = unanswered
+        self._fail_all_of(asker, "it was silent before")
+        asker.cut_off()

@@ -8,15 +8,15 @@ import math
 import random
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import cached_property, partial
 
 from derms.domain.der import Endpoint, Transport
-from derms.errors import DeviceUnreachable, WriteForbidden
+from derms.errors import DeviceRefused, DeviceUnreachable, WriteForbidden
 from derms.ports import FieldOptions
 from drivers.modbus import serial
-from drivers.modbus.frames import MBAP, RTU, Framing, Question, read_question, write_question
+from drivers.modbus.frames import ADDRESSES, MBAP, RTU, Framing, Question, read_question, write_question
 from drivers.modbus.link import Link
 from drivers.modbus.quirks import STANDARD, LinkQuirks
 from drivers.modbus.tls import LOSS_HINT, client_context
@@ -215,7 +215,20 @@ class _SessionUnit:
         return self._link is not None and self._link.open
 
     async def connect(self) -> None:
-        self._link = await self._session.join(self)
+        self._link = link = await self._session.join(self)
+        if self in link.unsure:
+            await self._prove_fresh(link)
+
+    async def _prove_fresh(self, link: Link) -> None:
+        """Have a question answered, or refused, that no late answer to the last one fits."""
+        last = link.unsure[self]
+        one, two = self._questions(Span(last.address, 1)), self._questions(Span(min(last.address, ADDRESSES - 2), 2))
+        with suppress(DeviceRefused):
+            await self._ask(two if one[0].size == last.size else one, Priority.READ)
+        link.unsure.pop(self, None)
+
+    def cut_off(self) -> None:
+        self._link = None
 
     def read(
         self, address: int, count: int, *, table: Table = Table.HOLDING, priority: Priority = Priority.READ

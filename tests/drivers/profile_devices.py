@@ -5,6 +5,7 @@ What lies between the points of a reading is there too, unless a device is told 
 
 import asyncio
 import math
+import zlib
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 
@@ -22,7 +23,8 @@ from drivers.profiles.profile import Profile
 from drivers.registry import REGISTRY
 from hil import server
 from hil.plain import PlainPoint, PlainUnit
-from hil.unit import SimulatedUnit
+from hil.specimen import Specimen
+from hil.unit import READ_HOLDING, SimulatedUnit
 from tests.drivers.oracles import FrozenClock, sessions_with
 
 RATED_W = 10_000.0
@@ -50,8 +52,9 @@ class ProfileDevice(PlainUnit):
             self.put(_name(proof.point), proof.equals)
         nameplate = profile.nameplate
         if isinstance(nameplate.serial, Point):
-            self.put(_name(nameplate.serial), int(serial.strip("SN-")))
-        for text, says in ((nameplate.serial, serial), (nameplate.model, "Simulated"), (nameplate.version, "1.0")):
+            self.put(_name(nameplate.serial), _number(serial))
+        texts = (nameplate.manufacturer, nameplate.model, nameplate.version, nameplate.serial)
+        for text, says in zip(texts, ("Maker", "Simulated", "1.0", serial), strict=True):
             if isinstance(text, Text):
                 self.write_text(text, says)
         self._settle()
@@ -96,9 +99,17 @@ class ProfileDevice(PlainUnit):
                 self.put(name, 0)
         for quantity, control in self.profile.controls.items():
             ours = beaten if heartbeat else name in {_name(control.value), control.timer and _name(control.timer)}
-            if control.timer and (ours or quantity not in self._running) and self._in_force(control):
-                self._running[quantity] = self.register(control.timer) * control.timer.scale
+            dead_man_s = self._dead_man_s(control)
+            if dead_man_s < math.inf and (ours or quantity not in self._running) and self._in_force(control):
+                self._running[quantity] = dead_man_s
         self._settle()
+
+    def _dead_man_s(self, control: RegisterControl) -> float:
+        """After which a control is let go: its timer's, or the patience with a heartbeat; endless without either."""
+        if control.timer:
+            return self.register(control.timer) * control.timer.scale
+        heartbeat = self.profile.heartbeat
+        return heartbeat.timeout_s if heartbeat and math.isfinite(heartbeat.timeout_s) else math.inf
 
     def _in_force(self, control: RegisterControl) -> bool:
         if control.enable:
@@ -125,37 +136,49 @@ class ProfileDevice(PlainUnit):
 
 
 class Beside(SimulatedUnit):
-    """Two maps in one unit: what the first does not have, the second may."""
+    """A SunSpec device with registers of its maker's own beside the models."""
 
     base = 0
     view = memoryview(b"")
 
-    def __init__(self, first: SimulatedUnit, second: SimulatedUnit) -> None:
+    def __init__(self, specimen: Specimen, own: ProfileDevice) -> None:
         super().__init__()
-        self.functions = first.functions | second.functions
-        self._both = (first, second)
+        self.functions = specimen.functions | own.functions
+        self._specimen = specimen
+        self._own = own
+
+    def tick(self, dt_s: float) -> None:
+        """Let time pass for both."""
+        self._specimen.tick(dt_s)
+        self._own.tick(dt_s)
 
     def read(self, function: int, address: int, count: int) -> bytes | int:
-        first, second = (unit.read(function, address, count) for unit in self._both)
-        return second if isinstance(first, int) else first
+        return self._at(address).read(function, address, count)
 
     def write(self, address: int, data: bytes) -> int:
-        first, second = self._both
-        return second.write(address, data) if first.write(address, data) else 0
+        return self._at(address).write(address, data)
 
     def admitted(self, address: int, data: bytes) -> bytes | int:
-        raise NotImplementedError
+        return self._at(address).admitted(address, data)
 
     def store(self, address: int, data: bytes, *, obeyed: bool) -> None:
-        raise NotImplementedError
+        self._at(address).store(address, data, obeyed=obeyed)
 
     def restart(self) -> None:
-        for unit in self._both:
-            unit.restart()
+        self._specimen.restart()
+        self._own.restart()
+
+    def _at(self, address: int) -> SimulatedUnit:
+        return self._specimen if isinstance(self._own.read(READ_HOLDING, address, 1), int) else self._own
 
 
 def _name(point: Point) -> str:
     return f"{point.table.name} {point.address}"
+
+
+def _number(serial: str) -> int:
+    """A serial number where the map has room for digits only."""
+    return int("".join(filter(str.isdigit, serial)) or zlib.crc32(serial.encode()) % 1000)
 
 
 def _plain_points(profile: Profile) -> Iterable[PlainPoint]:

@@ -154,27 +154,112 @@ def test_rtu_answer_in_single_bytes_is_put_together() -> None:
     asyncio.run(scenario())
 
 
-def test_rtu_link_has_one_request_in_flight_and_no_time_out_leaves_it_standing() -> None:
+async def two_units_at(port: int) -> tuple[Unit, Unit]:
+    """Units 1 and 2 of one line through TCP, connected; a time-out is 2 s."""
+    sessions = sessions_with(timeout_s=2.0)
+    ends = (Endpoint("127.0.0.1", port, number, Transport.RTU_TCP) for number in (1, 2))
+    one, two = (sessions.unit(end, LinkQuirks(in_flight=4)) for end in ends)
+    await one.connect()
+    await two.connect()
+    return one, two
+
+
+def test_rtu_link_has_one_request_in_flight() -> None:
     seen: list[int] = []
 
-    def dead_unit_2(request: bytes) -> bytes:
+    def noted(request: bytes) -> bytes:
         seen.append(len(request))
-        return b"" if request[0] == 2 else good_rtu_answer(request)
+        return good_rtu_answer(request)
 
     async def scenario(loop: SimulatedLoop) -> None:
-        async with scripted_device(rtu_answering(dead_unit_2)) as port:
-            sessions = sessions_with(timeout_s=2.0)
-            one, two = (
-                sessions.unit(Endpoint("127.0.0.1", port, number, Transport.RTU_TCP), LinkQuirks(in_flight=4))
-                for number in (1, 2)
-            )
-            await one.connect()
-            await two.connect()
+        async with scripted_device(rtu_answering(noted)) as port:
+            one, _ = await two_units_at(port)
             assert await asyncio.gather(*(one.read(n, 1) for n in range(8))) == [registers_at(n, 1) for n in range(8)]
             assert seen == [8] * 8, "each request came alone"
+
+    run_simulated(scenario, seed=1)
+
+
+def test_dead_unit_of_a_line_costs_its_siblings_two_time_outs_and_no_answer() -> None:
+    async def scenario(loop: SimulatedLoop) -> None:
+        script = rtu_answering(lambda request: b"" if request[0] == 2 else good_rtu_answer(request))
+        async with scripted_device(script) as port:
+            one, two = await two_units_at(port)
+            begun_s = loop.time()
+            dead, waiting = two.read(100, 2), [one.read(n, 2) for n in range(5)]
+            also_dead = two.read(300, 2)
+            with pytest.raises(DeviceUnreachable, match="no answer in 2 s"):
+                await dead
+            with pytest.raises(DeviceUnreachable, match="silent before"):
+                await also_dead
+            assert await asyncio.gather(*waiting) == [registers_at(n, 2) for n in range(5)]
+            assert loop.time() - begun_s == pytest.approx(4.0, abs=0.1)
+            assert one.connected
+            assert not two.connected
+            with pytest.raises(DeviceUnreachable, match="no answer in 2 s"):
+                await two.connect()
+            assert one.connected
+
+    run_simulated(scenario, seed=1)
+
+
+def late_by(delay_s: float, requests: list[bytes]) -> Script:
+    """A line on which unit 2 gives the first answer of all too late."""
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        loop = asyncio.get_running_loop()
+        while request := await reader.read(300):
+            requests.append(request)
+            answer = good_rtu_answer(request)
+            if len(requests) == 1:
+                loop.call_later(delay_s, writer.write, answer)
+            else:
+                writer.write(answer)
+
+    return script
+
+
+def test_late_answer_on_a_line_is_thrown_away_while_nothing_is_asked() -> None:
+    requests: list[bytes] = []
+
+    async def scenario(loop: SimulatedLoop) -> None:
+        async with scripted_device(late_by(3.0, requests)) as port:
+            one, two = await two_units_at(port)
             with pytest.raises(DeviceUnreachable, match="no answer"):
                 await two.read(100, 2)
-            assert not one.connected
+            assert await one.read(500, 2) == registers_at(500, 2)
+            await two.connect()
+            assert await two.read(200, 2) == registers_at(200, 2)
+            assert one.connected
+            assert [request[0] for request in requests] == [2, 1, 2, 2]
+
+    run_simulated(scenario, seed=1)
+
+
+@pytest.mark.parametrize("count", [1, 2, 120])
+def test_answer_that_is_later_still_is_never_taken_for_the_answer_to_the_same_question(count: int) -> None:
+    async def slow_line(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answers unit 2 one question late, each time with what the register was when it was asked."""
+        behind: list[bytes] = []
+        while request := await reader.read(300):
+            if request[0] == 2:
+                behind.append(good_rtu_answer(request))
+                if len(behind) > 1:
+                    writer.write(behind.pop(0))
+            else:
+                writer.write(good_rtu_answer(request))
+
+    async def scenario(loop: SimulatedLoop) -> None:
+        async with scripted_device(slow_line, rtu_answering(good_rtu_answer)) as port:
+            one, two = await two_units_at(port)
+            with pytest.raises(DeviceUnreachable, match="no answer"):
+                await two.read(100, count)
+            assert await one.read(500, 2) == registers_at(500, 2)
+            with pytest.raises(ProtocolViolation):
+                await two.connect()
+            assert not one.connected, "nobody knows what else is under way"
+            await two.connect()
+            assert await two.read(300, count) == registers_at(300, count)
 
     run_simulated(scenario, seed=1)
 

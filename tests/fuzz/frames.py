@@ -101,6 +101,9 @@ class Somebody:
     name: str = "10.0.0.1:502/7"
     timeout_s: float = TIMEOUT_S
 
+    def cut_off(self) -> None:
+        """There is nothing that it would have to leave."""
+
 
 @dataclass
 class _Line:
