@@ -7,6 +7,7 @@ Knows what circuit files need to be checked against a manifest: New, continuatio
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from derms.errors import ConfigError, Problem
@@ -26,7 +27,7 @@ class CircuitText:
     elements: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Buses of every element, by full name (`line.l1`), in the order of its terminals."""
 
-    @property
+    @cached_property
     def buses(self) -> frozenset[str]:
         """Buses that an element connects to."""
         return frozenset(bus for buses in self.elements.values() for bus in buses)

@@ -5,6 +5,7 @@ Powers in W and var, DER + = injection, head + = import.
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -32,11 +33,17 @@ class Solved:
     head_var: FloatArray
 
 
+@cache
+def _lines(package: FeederPackage) -> tuple[str, ...]:
+    """Lines of a circuit, in OpenDSS's own order."""
+    return FeederEngine(package).lines
+
+
 class Plant:
     """The feeder under its loads and DER; its regulators act in every step."""
 
     def __init__(self, package: FeederPackage, rng: np.random.Generator) -> None:
-        lines = FeederEngine(package).lines
+        lines = _lines(package)
         factors = rng.lognormal(0.0, LINE_SIGMA, len(lines))
         self.engine = FeederEngine(package, line_scale=dict(zip(lines, factors.tolist(), strict=True)))
         self.regulator_off = ""

@@ -33,6 +33,8 @@ DISPATCHED_KINDS = frozenset({DeviceKind.PV, DeviceKind.BATTERY})
 """DER that the control room commands."""
 DER_KINDS = DISPATCHED_KINDS | {DeviceKind.EV_CHARGER, DeviceKind.LOAD}
 """Rated, at a bus of the feeder, and measured; those not dispatched stay with whoever commands them."""
+METER_KINDS = frozenset(DeviceKind) - DER_KINDS
+"""They measure the grid."""
 
 
 class Transport(StrEnum):
@@ -147,8 +149,16 @@ class Fleet:
         return self.mask(*(DER_KINDS - DISPATCHED_KINDS))
 
     @cached_property
+    def is_meter(self) -> BoolArray:
+        return self.mask(*METER_KINDS)
+
+    @cached_property
     def p_rated_w(self) -> FloatArray:
         return _column(device.p_rated_w for device in self.devices)
+
+    @cached_property
+    def s_rated_va(self) -> FloatArray:
+        return _column(device.s_rated_va for device in self.devices)
 
     @cached_property
     def energy_wh(self) -> FloatArray:

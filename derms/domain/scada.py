@@ -57,6 +57,8 @@ class ScadaPoint:
     """Values outside are another unit or a broken instrument."""
     floor: float = 0.0
     """Magnitudes below are another unit or a dead instrument."""
+    step: float = math.inf
+    """A value that moved further at once, and by more than half of what it was, is believed when it is told twice."""
     normal: SwitchState = SwitchState.CLOSED
     """How the feeder's model has a switch."""
 

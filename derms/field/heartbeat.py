@@ -3,7 +3,7 @@
 Reversion timers are armed anew on a cadence of their own, at most a third of their time apart, while the dispatch
 behind a value is valid and the guards would still let that value go out as it is; what they would change is left to
 the next turn, and to the timer. Devices with a heartbeat register (SunSpec 715) get one each second while they are
-under command, and theirs is watched.
+under command, and theirs is watched. A second in which nothing is due costs the same for any number of holdings.
 """
 
 import asyncio
@@ -18,9 +18,10 @@ from derms.control.guards import GuardInput, guard
 from derms.domain.alarm import Event, Severity
 from derms.domain.dispatch import Quantity
 from derms.errors import FieldError
+from derms.field.agenda import Agenda
 from derms.field.holdings import Holding, Key
 from derms.field.poller import phase
-from derms.field.reconcile import Reconciler
+from derms.field.reconcile import ERRAND_S, Reconciler
 from derms.ports import DeviceDriver
 
 BEAT_S = 1.0
@@ -49,7 +50,10 @@ class Heartbeat:
     on_event: Callable[[Event], None]
     refreshed: int = 0
     """Timers armed anew since the start."""
-    _tried_s: dict[Key, float] = field(default_factory=dict)
+    _agenda: Agenda[Key] = field(default_factory=Agenda)
+    """When each holding is to be armed anew."""
+    _rows: dict[int, None] = field(default_factory=dict)
+    """Rows under command that watch our heartbeat, or have not been looked at yet."""
     _pulses: dict[int, _Pulse] = field(default_factory=dict)
     _busy: set[int] = field(default_factory=set)
     """Rows that are being seen to."""
@@ -86,24 +90,51 @@ class Heartbeat:
 
     def _work(self, now_s: float) -> dict[int, list[Key]]:
         """The devices to be seen to now, each with the holdings that are to be refreshed."""
+        for key, holding in self.reconciler.holdings.news():
+            self._agenda.put(key, self._due_s(key, holding))
+            self._rows[key[0]] = None
         work: defaultdict[int, list[Key]] = defaultdict(list)
-        due = [key for key, holding in self.reconciler.holdings.items() if self._is_due(key, holding, now_s)]
-        for key in self._allowed(due):
+        for key in self._allowed(self._due(now_s)):
             work[key[0]].append(key)
-        commanded = {row for row, _ in self.reconciler.holdings}
-        self._pulses = {row: pulse for row, pulse in self._pulses.items() if row in commanded}
-        for row in commanded - self._busy - work.keys():
-            if self._driver(row).connected and self._driver(row).identity.capabilities.heartbeat:
+        for row in self._beating():
+            if row not in self._busy and row not in work:
                 work[row] = []
         return work
 
-    def _is_due(self, key: Key, holding: Holding, now_s: float) -> bool:
-        row = key[0]
-        every_s = min(self.reconciler.settings.refresh_every_s, holding.reversion_s / 3.0)
-        due_s = holding.armed_s + every_s * (1.0 - SPREAD_FRAC * phase(self.reconciler.fleet.devices[row].id))
-        retry_s = self._tried_s.get(key, -np.inf) + RETRY_FRAC * every_s
-        free = row not in self._busy and self._driver(row).connected
-        return free and max(due_s, retry_s) <= now_s <= holding.valid_until_s
+    def _every_s(self, holding: Holding) -> float:
+        return min(self.reconciler.settings.refresh_every_s, holding.reversion_s / 3.0)
+
+    def _due_s(self, key: Key, holding: Holding) -> float:
+        place = phase(self.reconciler.fleet.devices[key[0]].id)
+        return holding.armed_s + self._every_s(holding) * (1.0 - SPREAD_FRAC * place)
+
+    def _due(self, now_s: float) -> list[Key]:
+        """Holdings to be armed anew now; a device that is busy or away is looked at again with the next beat."""
+        due: list[Key] = []
+        for key in self._agenda.due(now_s):
+            holding = self.reconciler.holdings.get(key)
+            if holding is None or now_s > holding.valid_until_s:
+                continue  # let go, or left to its timer
+            if key[0] in self._busy or not self._driver(key[0]).connected:
+                self._agenda.put(key, now_s)
+            else:
+                due.append(key)
+        return due
+
+    def _beating(self) -> list[int]:
+        """Rows under command that are connected and watch our heartbeat; forgets those that are not, or do not."""
+        beating: list[int] = []
+        for row in list(self._rows):
+            held = any((row, quantity) in self.reconciler.holdings for quantity in Quantity)
+            driver = self._driver(row)
+            if held and not driver.connected:
+                continue
+            if held and driver.identity.capabilities.heartbeat:
+                beating.append(row)
+            else:
+                del self._rows[row]
+                self._pulses.pop(row, None)
+        return beating
 
     def _allowed(self, due: list[Key]) -> list[Key]:
         """Those whose value the guards would let go out now as it is; the others are asked about again later."""
@@ -111,6 +142,8 @@ class Heartbeat:
             return []
         reconciler = self.reconciler
         snapshot, settings = reconciler.poller.snapshot(), reconciler.settings
+        for key in due:
+            self._agenda.put(key, snapshot.now_s + RETRY_FRAC * self._every_s(reconciler.holdings[key]))
         given = GuardInput(reconciler.fleet, snapshot, settings.reversion_s + settings.reversion_jitter_s)
         allowed: list[Key] = []
         for quantity in Quantity:
@@ -120,19 +153,19 @@ class Heartbeat:
                 held_w[key[0]] = reconciler.holdings[key].held.value_w
             guarded = guard(held_w, given)
             allowed.extend(key for key in keys if not guarded.by[key[0]])
-        self._tried_s.update(dict.fromkeys(due, snapshot.now_s))
         return allowed
 
     async def _see_to(self, row: int, keys: list[Key]) -> None:
         """One device's turn; what does not come through is tried again, and the timer ends what stays away."""
         driver = self._driver(row)
         try:
-            async with self.reconciler.alone_with[row]:
-                for key in keys:
-                    await self._refresh(key)
-            if driver.identity.capabilities.heartbeat:
-                self._felt(row, await driver.beat())
-        except FieldError:
+            async with asyncio.timeout(ERRAND_S):
+                async with self.reconciler.writer.alone_with[row]:
+                    for key in keys:
+                        await self._refresh(key)
+                if driver.identity.capabilities.heartbeat:
+                    self._felt(row, await driver.beat())
+        except (FieldError, TimeoutError):
             return  # the poller tells of devices that do not answer
         finally:
             self._busy.discard(row)
@@ -144,7 +177,7 @@ class Heartbeat:
         if holding is None or clock.monotonic_s() - holding.armed_s < BEAT_S:
             return  # a command has just gone out
         held = await driver.read_back(quantity)
-        found = self.reconciler.notice(key, held)
+        found = self.reconciler.custody.notice(key, held)
         if held.value_w is None or (found is not None and found.corrects):
             return
         armed_s = clock.monotonic_s()
@@ -152,11 +185,10 @@ class Heartbeat:
         self.refreshed += 1
         if holdings.get(key) is holding:  # the effect of a write may have ended it meanwhile
             holdings[key] = holding.refreshed(armed_s)
-            self._tried_s.pop(key, None)
 
     def _felt(self, row: int, count: int | None) -> None:
         """Watch a device's own heartbeat."""
-        if count is None:
+        if count is None or row not in self._rows:
             return
         now_s = self.reconciler.clock.monotonic_s()
         pulse = self._pulses.get(row)

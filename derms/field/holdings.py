@@ -6,7 +6,7 @@ a reversion timer that does not run as it must. Times are seconds on the monoton
 """
 
 import math
-from collections import defaultdict, deque
+from collections import UserDict, defaultdict, deque
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -39,6 +39,23 @@ class Holding:
 
     def refreshed(self, armed_s: float) -> "Holding":
         return replace(self, armed_s=armed_s)
+
+
+class Holdings(UserDict[Key, Holding]):
+    """Holdings by key, and which of them are new."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._news: dict[Key, None] = {}
+
+    def __setitem__(self, key: Key, holding: Holding) -> None:
+        super().__setitem__(key, holding)
+        self._news[key] = None
+
+    def news(self) -> list[tuple[Key, Holding]]:
+        """What was set since this was last asked, and is still there; in the order in which it was first set."""
+        keys, self._news = self._news, {}
+        return [(key, self[key]) for key in keys if key in self]
 
 
 class Finding(StrEnum):

@@ -25,9 +25,13 @@ class PollPlan:
     """Age from which its values are stale [s]."""
 
 
+def _is_large(device: Device) -> bool:
+    return device.is_der and device.p_rated_w >= LARGE_W
+
+
 _CLASSES: Sequence[tuple[str, Callable[[Device], bool], Callable[[FieldSettings], float]]] = (
     ("cellular", lambda device: device.link is Link.CELLULAR, lambda settings: settings.cellular_poll_s),
-    ("large plant", lambda device: device.p_rated_w >= LARGE_W, lambda settings: settings.large_poll_s),
+    ("large plant", _is_large, lambda settings: settings.large_poll_s),
     ("usual", lambda device: True, lambda settings: settings.poll_s),
 )
 

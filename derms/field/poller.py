@@ -1,22 +1,25 @@
 """The poller: each device at its own place in the interval; raw answers are kept, and decoded together in columns.
 
-A device that fails costs a back-off of its own and nobody else anything. Due times stand in one column, so that ten
-thousand devices need one timer; a poll is a task of its own that ends with the answer. What a device answers is kept as
-bytes and decoded with all others of its layout twice per interval: values, quality and time go to the table.
+Each device is followed by a task of its own, so that one that fails costs a back-off of its own and nobody else
+anything; who waits for his turn stands in one heap, so that ten thousand devices need one timer. What a device answers
+is kept as bytes and decoded with all others of its layout twice per interval: values, quality and time go to the table.
 """
 
 import asyncio
 import gc
+import heapq
 import math
 import random
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
 
 import numpy as np
 
 from derms.domain.alarm import Event, Severity
-from derms.domain.arrays import AnyArray, FloatArray, IntArray
+from derms.domain.arrays import AnyArray
 from derms.domain.der import Device, Fleet
 from derms.domain.drift import drift
 from derms.domain.health import Fact, Health
@@ -24,7 +27,7 @@ from derms.domain.settings import FieldSettings
 from derms.domain.telemetry import Identity, Reading, TelemetryLayout, TelemetrySnapshot
 from derms.errors import DeviceRefused, FieldError, ProtocolViolation
 from derms.field.batch import Batch
-from derms.field.judge import COMPARED, judge, numbered
+from derms.field.judge import COMPARED, Evidence, numbered, weigh
 from derms.field.plan import PollPlan, plan_for
 from derms.field.readings import Readings, SunIsUp, always_day
 from derms.field.rollup import Rollup
@@ -34,6 +37,8 @@ from derms.ports import Clock, DeviceDriver
 
 TICK_S = 0.005
 """Shortest time between two looks at what is due: polls that are due within it start together."""
+TELL_WITHIN_S = 1.0
+"""Longest time between two looks at whether there is something to tell."""
 PUBLISH_LEAST_S = 0.1
 """Shortest time between two regular decodings."""
 YOUNG_OBJECTS = 50_000
@@ -60,11 +65,15 @@ class Post:
     identity: Identity | None = None
     settings: Mapping[str, float] | None = None
     settings_refused: bool = False
+    due_s: float = 0.0
     settings_due_s: float = 0.0
+    works: bool = False
+    """Its health is WORKING."""
     failures: int = 0
     """In a row, for the back-off."""
     task: asyncio.Task[None] | None = None
-    """A poll under way, or one that ended in an error that nobody expected."""
+    slow: asyncio.Task[None] | None = None
+    """Its settings being read."""
 
 
 @dataclass(slots=True)
@@ -74,7 +83,7 @@ class PollCounts:
     polls: int = 0
     failed: int = 0
     missed: int = 0
-    """Left out because the one before was still under way, or nobody came to start them in time."""
+    """Left out because the one before took a whole period too long, or nobody came to start them."""
 
 
 @dataclass(slots=True)
@@ -97,8 +106,12 @@ class Poller:
     counts: PollCounts = field(default_factory=PollCounts)
     readings: Readings = field(init=False)
     _posts: dict[int, Post] = field(init=False)
-    _due_s: FloatArray = field(init=False)
-    _period_s: FloatArray = field(init=False)
+    _turns: list[tuple[float, int, asyncio.Future[None]]] = field(default_factory=list)
+    """A heap of who waits until when; the number keeps the order of those who wait for the same moment."""
+    _order: Iterator[int] = field(default_factory=count)
+    _alarm: asyncio.TimerHandle | None = None
+    _alarm_s: float = math.inf
+    _stopping: bool = False
     _scaling: AnyArray = field(init=False)
     """A number for how each device's latest values are scaled, 0 before the first, shape (n,)."""
     _batches: dict[TelemetryLayout, Batch] = field(default_factory=dict)
@@ -106,8 +119,7 @@ class Poller:
     _publish_every_s: float = field(init=False)
 
     def __post_init__(self) -> None:
-        count = len(self.fleet)
-        table = self.table or TelemetryTable.local(count)
+        table = self.table or TelemetryTable.local(len(self.fleet))
         plans = [plan_for(device, self.settings) for device in self.fleet.devices]
         self.readings = Readings(self.fleet, table, self.clock, [plan.stale_after_s for plan in plans], self.sun_is_up)
         self._posts = {
@@ -116,89 +128,102 @@ class Poller:
             if device.id in self.drivers
         }
         table.claim(self.writer, list(self._posts))
-        self._due_s = np.full(count, np.inf)
-        self._period_s = np.array([plan.poll_s for plan in plans])
-        self._scaling = np.zeros(count, dtype=np.uint64)
+        self._scaling = np.zeros(len(self.fleet), dtype=np.uint64)
         periods_s = [post.plan.poll_s for post in self._posts.values()]
         self._publish_every_s = max(PUBLISH_LEAST_S, min(periods_s, default=self.settings.poll_s) / 2.0)
         turn_s = max(periods_s, default=self.settings.poll_s) + 2.0 * self.settings.timeout_s
         lost_within_s = turn_s + self.settings.backoff_min_s
         back_within_s = 2.0 * turn_s + self.settings.backoff_max_s
         rollup = Rollup(self.fleet, lost_within_s=lost_within_s, back_within_s=back_within_s)
-        self._watch = Watch(self.fleet, self.clock, self.on_event, rollup)
+        self._watch = Watch(self.fleet, self.clock, self.on_event, rollup, turn_s)
 
     async def run(self) -> None:
         """Poll until cancelled."""
         now_s = self.clock.monotonic_s()
-        for row, post in self._posts.items():
-            self._due_s[row] = now_s + phase(post.device.id) * post.plan.poll_s
+        for post in self._posts.values():
+            post.due_s = now_s + phase(post.device.id) * post.plan.poll_s
             post.settings_due_s = now_s + phase(post.device.id) * post.plan.settings_s
+            self._start(post)
         publish_s = now_s + self._publish_every_s
         try:
             while True:
                 now_s = self.clock.monotonic_s()
-                self._start_due(now_s)
                 if now_s >= publish_s:
                     self.publish()
                     publish_s = max(publish_s + self._publish_every_s, now_s)
                 self._watch.tell(now_s)
-                await asyncio.sleep(self._nap_s(publish_s))
+                until_s = min(publish_s, self._watch.due_s, now_s + TELL_WITHIN_S)
+                await asyncio.sleep(max(until_s - self.clock.monotonic_s(), TICK_S))
         finally:
             await self._stop()
 
-    def _nap_s(self, publish_s: float) -> float:
-        """Until something is due; never longer than the shortest back-off that a poll may ask for meanwhile."""
-        next_s = min(float(self._due_s.min(initial=np.inf)), publish_s, self._watch.due_s)
-        longest_s = max(TICK_S, 0.5 * self.settings.backoff_min_s)
-        return min(max(next_s - self.clock.monotonic_s(), TICK_S), longest_s)
-
     async def _stop(self) -> None:
-        under_way = [post.task for post in self._posts.values() if post.task is not None]
+        self._stopping = True
+        under_way = [task for post in self._posts.values() for task in (post.task, post.slow) if task is not None]
         for task in under_way:
             task.cancel()
+        if self._alarm is not None:
+            self._alarm.cancel()
         await asyncio.gather(*under_way, return_exceptions=True)
 
-    def _start_due(self, now_s: float) -> None:
-        """Start every poll that is due, each at its next place in the rhythm; one that is still under way is left."""
-        rows = np.flatnonzero(self._due_s <= now_s)
-        if not rows.size:
-            return
-        self._advance(rows, now_s)
-        loop = asyncio.get_running_loop()
-        for row in rows.tolist():
-            post = self._posts[row]
-            task = post.task
-            if task is None:
-                post.task = loop.create_task(self._poll(post))
-            elif not task.done():
-                self.counts.missed += 1
-            else:
-                self._crashed(post, task)
+    def _turn(self, post: Post) -> asyncio.Future[None]:
+        """What a device waits for until it is due."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._turns, (post.due_s, next(self._order), turn))
+        if post.due_s < self._alarm_s:
+            self._set_alarm(self.clock.monotonic_s())
+        return turn
 
-    def _advance(self, rows: IntArray, now_s: float) -> None:
-        """Set what is due to its next place in the rhythm; places that are over already are missed."""
-        skipped = np.floor((now_s - self._due_s[rows]) / self._period_s[rows])
-        self._due_s[rows] += (skipped + 1.0) * self._period_s[rows]
-        self.counts.missed += int(skipped.sum())
+    def _set_alarm(self, now_s: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm_s = max(self._turns[0][0], now_s + TICK_S)
+        self._alarm = asyncio.get_running_loop().call_later(self._alarm_s - now_s, self._wake)
 
-    async def _poll(self, post: Post) -> None:
-        """Poll until the device is in time again; an error that is not the field's stays in the task, to be found."""
-        try:
-            while True:
-                self.counts.polls += 1
-                if not post.driver.connected:
-                    await post.driver.connect()
-                reading = await post.driver.read()
+    def _wake(self) -> None:
+        """Let everybody go whose turn has come."""
+        now_s, turns = self.clock.monotonic_s(), self._turns
+        while turns and turns[0][0] <= now_s:
+            _, _, turn = heapq.heappop(turns)
+            if not turn.done():
+                turn.set_result(None)
+        self._alarm, self._alarm_s = None, math.inf
+        if turns:
+            self._set_alarm(now_s)
+
+    def _start(self, post: Post) -> None:
+        post.task = asyncio.get_running_loop().create_task(self._follow(post), name=post.device.id)
+        post.task.add_done_callback(partial(self._ended, post))
+
+    async def _follow(self, post: Post) -> None:
+        """Poll a device each time that it is due; ends only with an error that is not the field's."""
+        driver = post.driver
+        while True:
+            now_s = self.clock.monotonic_s()
+            while post.due_s > now_s:
+                await self._turn(post)
+                now_s = self.clock.monotonic_s()
+            period_s = post.plan.poll_s
+            if now_s - post.due_s >= period_s:
+                self._skip(post, now_s)
+            post.due_s += period_s
+            self.counts.polls += 1
+            try:
+                if not driver.connected:
+                    await driver.connect()
+                reading = await driver.read()
                 self._keep(post, reading)
-                now_s = reading.received_s
-                if now_s >= post.settings_due_s:
-                    await self._read_settings(post)
-                if self._due_s[post.row] > now_s:
-                    break
-                self._due_s[post.row] += post.plan.poll_s
-        except FieldError as error:
-            self._failed(post, error)
-        post.task = None
+            except FieldError as error:
+                self._failed(post, error)
+            else:
+                if reading.received_s >= post.settings_due_s:
+                    self._start_settings(post)
+
+    def _skip(self, post: Post, now_s: float) -> None:
+        """Leave out the places in a device's rhythm that are over already."""
+        missed = int((now_s - post.due_s) / post.plan.poll_s)
+        self.counts.missed += missed
+        post.due_s += missed * post.plan.poll_s
 
     def _keep(self, post: Post, reading: Reading) -> None:
         """Take an answer in: one copy of its bytes and its time."""
@@ -219,8 +244,9 @@ class Poller:
         if identity is not post.identity:
             self._meet(post, identity)
         post.failures = 0
-        if self._watch.health(post.row) is not Health.WORKING:
+        if not post.works:
             self._watch.note(post.row, Fact.ANSWERED)
+            post.works = self._watch.health(post.row) is Health.WORKING
 
     def _seat(self, post: Post, layout: TelemetryLayout) -> None:
         """Give a device a place among those of its layout; its bytes never meet the map of another."""
@@ -244,18 +270,29 @@ class Poller:
             self.on_identity(post.row, identity)
         post.identity = identity
 
+    def _start_settings(self, post: Post) -> None:
+        """The slow ring, beside the fast one: between its many requests polls and commands have their turn."""
+        post.settings_due_s += post.plan.settings_s
+        if post.slow is None:
+            post.slow = asyncio.get_running_loop().create_task(self._read_settings(post), name=post.device.id)
+            post.slow.add_done_callback(partial(self._ended, post))
+
     async def _read_settings(self, post: Post) -> None:
-        """The slow ring: what engineers set in a device, and what of it has drifted since the last time."""
-        post.settings_due_s = self.clock.monotonic_s() + post.plan.settings_s
+        """What engineers set in a device, and what of it has drifted since the last time."""
         try:
-            now, before = await post.driver.settings(), post.settings
+            self._compare(post, await post.driver.settings())
         except DeviceRefused as error:  # its measurements are none the worse for it
             if not post.settings_refused:
                 self._watch.event(
                     post.row, Severity.WARNING, "settings-refused", f"does not tell its settings: {error}"
                 )
             post.settings_refused = True
-            return
+        except FieldError:
+            pass  # the next poll meets it too, and says it
+        post.slow = None
+
+    def _compare(self, post: Post, now: Mapping[str, float]) -> None:
+        before = post.settings
         post.settings, post.settings_refused = now, False
         if before is None:
             return
@@ -270,22 +307,28 @@ class Poller:
             post.driver.disconnect()
         self._back_off(post, fact, str(error))
 
-    def _crashed(self, post: Post, task: asyncio.Task[None]) -> None:
-        """The last poll ended in an error that nobody expected, or was cancelled from outside."""
-        post.task = None
+    def _ended(self, post: Post, task: asyncio.Task[None]) -> None:
+        """Begin anew what ended in an error that nobody expected, or was cancelled from outside."""
         error = None if task.cancelled() else task.exception()
+        if self._stopping or task not in (post.task, post.slow):
+            return
         post.driver.disconnect()
         self._back_off(post, Fact.CRASHED, f"{type(error).__name__}: {error}" if error else "its poll was cancelled")
+        if task is post.slow:
+            post.slow = None
+        else:
+            self._start(post)
 
     def _back_off(self, post: Post, fact: Fact, why: str) -> None:
         """Leave a device alone for a while: longer after each failure, longest where trying again mends nothing."""
         self.counts.failed += 1
         post.failures += 1
+        post.works = False
         self._watch.note(post.row, fact, why, asleep=fact is Fact.FAILED and self._asleep(post.row))
         low_s, high_s = self.settings.backoff_min_s, self.settings.backoff_max_s
         hopeless = fact is Fact.REFUSED or self._watch.health(post.row) is Health.QUARANTINED
         wait_s = high_s if hopeless else min(high_s, low_s * 2.0 ** min(post.failures - 1, 16))
-        self._due_s[post.row] = self.clock.monotonic_s() + wait_s * (0.5 + 0.5 * self.chance.random())
+        post.due_s = self.clock.monotonic_s() + wait_s * (0.5 + 0.5 * self.chance.random())
 
     def _asleep(self, row: int) -> bool:
         self.publish()
@@ -315,17 +358,21 @@ class Poller:
         rows, table = decoded.rows, self.readings.table
         before, before_s = table.rows(rows, COMPARED)
         scaling = numbered(decoded.scales)
-        quality = judge(
-            decoded.columns,
-            before,
-            self.readings.plates(rows),
-            dt_s=decoded.requested_s - before_s,
-            still_s=decoded.requested_s - decoded.changed_s,
-            rescaled=scaling != self._scaling[rows],
-            frozen_after_s=self.settings.frozen_after_s,
+        judgement = weigh(
+            Evidence(
+                now=decoded.columns,
+                before=before,
+                plates=self.readings.plates(rows),
+                dt_s=decoded.requested_s - before_s,
+                still_s=decoded.requested_s - decoded.changed_s,
+                rescaled=scaling != self._scaling[rows],
+                frozen_after_s=self.settings.frozen_after_s,
+                feeder_lives=lambda: self.readings.alive_beside(rows),
+            )
         )
         self._scaling[rows] = scaling
-        table.write(self.writer, rows, decoded.columns, quality, decoded.requested_s)
+        table.write(self.writer, rows, decoded.columns, judgement.quality, decoded.requested_s)
+        self._watch.judged(rows, judgement, self.readings.asleep)
 
     def snapshot(self) -> TelemetrySnapshot:
         """The whole fleet now, with everything that has come."""

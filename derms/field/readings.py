@@ -11,8 +11,9 @@ import numpy as np
 
 from derms.domain.arrays import BoolArray, FloatArray, IntArray
 from derms.domain.der import Fleet
+from derms.domain.quality import Quality
 from derms.domain.telemetry import Identity, TelemetrySnapshot
-from derms.field.judge import Plates, aged, idle
+from derms.field.judge import Plates, aged, dead_below_v, idle
 from derms.field.table import TelemetryTable
 from derms.ports import Clock
 
@@ -55,7 +56,18 @@ class Readings:
             is_pv=fleet.is_pv[rows],
             p_rated_w=np.fmin(fleet.p_rated_w[rows], ratings[:, 1]),
             energy_wh=np.fmin(fleet.energy_wh[rows], ratings[:, 2]),
+            s_rated_va=fleet.s_rated_va[rows],
+            v_nominal_v=ratings[:, 0],
+            is_meter=fleet.is_meter[rows],
         )
+
+    def alive_beside(self, rows: IntArray) -> bool:
+        """Whether any device outside of these rows was seen under voltage lately, and believed."""
+        values = self.table.read()
+        young = self._clock.monotonic_s() - values.time_s <= self._stale_after_s
+        alive = young & (values.quality == Quality.GOOD) & (values.columns["v_v"] > dead_below_v(self._ratings[:, 0]))
+        alive[rows] = False
+        return bool(alive.any())
 
     def asleep(self, rows: IntArray) -> BoolArray:
         """Devices of which nothing is expected now: PV at night that was doing nothing when last seen, shape (k,)."""

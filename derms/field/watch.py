@@ -1,11 +1,19 @@
-"""Watches the health of devices: what happened at each poll becomes a condition, and each turn of it one event."""
+"""Watches the health of devices: what happened at each poll becomes a condition, and each turn of it one event.
+
+Their values are watched beside it: a device may answer well, and what it says be beyond belief.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
+
 from derms.domain.alarm import Event, Severity
+from derms.domain.arrays import BoolArray, IntArray
 from derms.domain.der import DeviceKind, Fleet
 from derms.domain.health import Condition, Fact, Health
 from derms.errors import DeviceMismatch, DeviceRefused, FieldError
+from derms.field.doubts import Doubts
+from derms.field.judge import Judgement
 from derms.field.rollup import Notice, Rollup
 from derms.ports import Clock
 
@@ -28,19 +36,26 @@ def fact_of(error: FieldError) -> Fact:
 
 
 class Watch:
-    """Conditions by fleet row, and the events at their turns; losses with one cause are one event (see `rollup`)."""
+    """Conditions by fleet row, and the events at their turns; losses with one cause are one event (see `rollup`).
 
-    def __init__(self, fleet: Fleet, clock: Clock, on_event: Callable[[Event], None], rollup: Rollup) -> None:
+    `turn_s` is the time within which every device is read once.
+    """
+
+    def __init__(
+        self, fleet: Fleet, clock: Clock, on_event: Callable[[Event], None], rollup: Rollup, turn_s: float
+    ) -> None:
         self._devices = fleet.devices
         self._clock = clock
         self._on_event = on_event
         self._rollup = rollup
         self._conditions = [Condition() for _ in fleet.devices]
+        self._doubts = Doubts(fleet, turn_s)
+        self._doubted: BoolArray = np.zeros(len(fleet), dtype=np.bool_)
 
     @property
     def due_s(self) -> float:
         """When `tell` next has something to say; inf for never."""
-        return self._rollup.due_s
+        return min(self._rollup.due_s, self._doubts.due_s)
 
     def health(self, row: int) -> Health:
         return self._conditions[row].health
@@ -73,6 +88,26 @@ class Watch:
         """Say what has been held back until others had their turn."""
         if now_s >= self._rollup.due_s:
             self._say(self._rollup.told(now_s))
+        if now_s >= self._doubts.due_s:
+            self._say(self._doubts.told(now_s))
+
+    def judged(self, rows: IntArray, judgement: Judgement, asleep: Callable[[IntArray], BoolArray]) -> None:
+        """Note whose readings in these rows, shape (k,), are not believed any more, or again.
+
+        `asleep` says of which devices nothing is expected: whatever they show is no news. It is asked only of those
+        whose readings are doubted.
+        """
+        doubted, before = judgement.doubt > 0, self._doubted[rows]
+        if np.count_nonzero(doubted):
+            doubted[doubted] = ~asleep(rows[doubted])
+        self._doubted[rows] = doubted  # a device that is there twice: its last reading counts
+        turned = np.flatnonzero(before != self._doubted[rows]).tolist()
+        now_s = self._clock.monotonic_s() if turned else 0.0
+        for row, at in {int(rows[at]): at for at in turned}.items():
+            if doubted[at]:
+                self._doubts.raised(row, int(judgement.doubt[at]), judgement.why(at), now_s)
+            else:
+                self._doubts.over(row, now_s)
 
     def event(self, row: int, severity: Severity, kind: str, text: str) -> None:
         """Say something of one device; the text goes on after its name."""

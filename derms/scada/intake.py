@@ -1,7 +1,8 @@
 """From samples as a source wrote them to values that may be believed: units, quality, time and reason.
 
 A value that cannot be read, cannot be true, or comes from the future never replaces a good one: that one is kept, and
-ages until it is stale. What the source itself calls bad is bad at once.
+ages until it is stale. So does one that moved too far at once, until it is told a second time. What the source itself
+calls bad is bad at once.
 """
 
 import math
@@ -26,6 +27,8 @@ DEFAULT_WORDS = {
     "missing": Quality.MISSING,
 }
 """What a source's words mean when its own table does not say otherwise; in lower case."""
+LEAP_FACTOR = 0.5
+"""Of what a value was: less than this is no leap, however large it is."""
 _STATES = {state.name.lower(): state for state in SwitchState}
 _SINGLE = (SwitchState.OPEN, SwitchState.CLOSED)
 _DOUBLE = (SwitchState.INTERMEDIATE, SwitchState.OPEN, SwitchState.CLOSED, SwitchState.UNKNOWN)
@@ -69,6 +72,8 @@ class Verdict:
     """Why it cannot be believed; empty when it can."""
     strange_word: str = ""
     """A quality word that the map does not have."""
+    leapt: bool = False
+    """It is refused because it moved too far at once."""
 
 
 def judge(
@@ -79,8 +84,13 @@ def judge(
     *,
     now: datetime,
     now_s: float,
+    before: PointValue = NOTHING,
+    leapt: PointValue = NOTHING,
 ) -> Verdict:
-    """What the samples that a fetch has for one point are worth; of several the newest counts."""
+    """What the samples that a fetch has for one point are worth; of several the newest counts.
+
+    `before` is what is known, aged to now, and `leapt` what was refused last, if that had moved too far at once.
+    """
     if not samples:
         return Verdict(NOTHING, "it is not in what the source delivers")
     last = max((sample.at for sample in samples if sample.at is not None), default=None)
@@ -97,7 +107,10 @@ def judge(
     value = PointValue(number, believed, sample.at, now, now_s)
     if believed is not Quality.GOOD:  # what the source itself calls bad is bad at once, whatever else is wrong with it
         return Verdict(value, "", strange)
-    return Verdict(value, _disbelief(point, number, sample.at, limits, now), strange)
+    if refused := _disbelief(point, number, sample.at, limits, now):
+        return Verdict(value, refused, strange)
+    refused = _leap(point, value, before, leapt)
+    return Verdict(value, refused, strange, leapt=bool(refused))
 
 
 def _disbelief(point: ScadaPoint, value: float, at: datetime | None, limits: Limits, now: datetime) -> str:
@@ -112,6 +125,17 @@ def _disbelief(point: ScadaPoint, value: float, at: datetime | None, limits: Lim
     if abs(value) < point.floor:
         return f"{value:g} is nearer to 0 than {point.floor:g}: is its unit wrong?"
     return ""
+
+
+def _leap(point: ScadaPoint, value: PointValue, before: PointValue, leapt: PointValue) -> str:
+    """Why a value moved too far to be believed at its first telling; empty when it did not, or is told again."""
+    most = max(point.step, LEAP_FACTOR * abs(before.value))
+    if before.quality is not Quality.GOOD or not abs(value.value - before.value) > most:
+        return ""
+    newer = value.source_at is None or leapt.source_at is None or value.source_at > leapt.source_at
+    if newer and abs(value.value - leapt.value) <= most:
+        return ""
+    return f"{value.value:g} after {before.value:g} is a leap of more than {most:g}: believed when it is told twice"
 
 
 def _duration(seconds: float) -> str:

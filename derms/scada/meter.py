@@ -25,11 +25,11 @@ class MeterScada:
         """The gateway polls the meter with the rest of the fleet."""
 
     def reading(self, snapshot: TelemetrySnapshot) -> ScadaReading:
-        """The meter's power as net load [W], + = import."""
+        """The meter's power as net load [W], + = import; GOOD is only a number."""
         quality = Quality(snapshot.quality[self._row])
         p_w = float(snapshot.p_w[self._row])
-        if quality is Quality.GOOD and math.isnan(p_w):
-            quality = Quality.NOT_IMPLEMENTED
+        if quality is Quality.GOOD and not math.isfinite(p_w):
+            quality = Quality.NOT_IMPLEMENTED if math.isnan(p_w) else Quality.SUSPECT
         received_s = snapshot.now_s - float(snapshot.age_s[self._row])
         value = PointValue(p_w, quality, None, snapshot.at, received_s)
         return ScadaReading(snapshot.at, self._points, {"net_load": value})

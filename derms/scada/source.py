@@ -43,6 +43,8 @@ class LinkedScada:
         self._meter = None if any(point.kind is PointKind.NET_LOAD for point in points) else meter
         self._past = past
         self._values: dict[str, PointValue] = {}
+        self._leapt: dict[str, PointValue] = {}
+        """Values that moved too far at once, each until it is told again or not."""
         self._failures = 0
         self._refused: dict[str, str] = {}
         self._stale: dict[str, str] = {}
@@ -82,8 +84,20 @@ class LinkedScada:
             delivered[sample.where].append(sample)
         refused, known = {}, self._aged()
         for point in self._points:
-            verdict = judge(point, delivered[point.where], self._qualities, self._limits, now=now, now_s=now_s)
-            self._values[point.id] = kept(known.get(point.id, NOTHING), verdict)
+            before, leapt = known.get(point.id, NOTHING), self._leapt.pop(point.id, NOTHING)
+            verdict = judge(
+                point,
+                delivered[point.where],
+                self._qualities,
+                self._limits,
+                now=now,
+                now_s=now_s,
+                before=before,
+                leapt=leapt,
+            )
+            self._values[point.id] = kept(before, verdict)
+            if verdict.leapt:
+                self._leapt[point.id] = verdict.value
             if verdict.refused:
                 refused[point.id] = f"{point.id}: {verdict.refused}"
             self._note_word(verdict.strange_word, now)

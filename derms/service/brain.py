@@ -96,7 +96,6 @@ class Brain:
         self._profile_w = load_profile(times, net_w, self._pv_rated_w, self._place)
         self._control = ControlState()
         self._grid: GridState | None = None
-        self._quality = np.full(len(fleet), Quality.MISSING, dtype=np.uint8)
         self._source = PlanSource.OPTIMIZER
         self._missed = 0
         self._state_age_max = timedelta(seconds=STATE_AGE_MAX_ESTIMATES * site.estimate.every_s)
@@ -110,7 +109,6 @@ class Brain:
     async def estimate(self) -> None:
         """Job: take a snapshot, follow the feeder model to it, record both."""
         snapshot = self._gateway.snapshot()
-        self._note_quality(snapshot)
         self._store.samples(snapshot)
         told = self._scada.reading(snapshot)
         self.net_load_w = told.net_load_w
@@ -273,19 +271,6 @@ class Brain:
         head_w = head_phases(told.head(PointKind.HEAD_P), like.head_w if like else np.ones(3))
         head_var = head_phases(told.head(PointKind.HEAD_Q), like.head_var if like else np.ones(3))
         return head_w, head_var
-
-    def _note_quality(self, snapshot: TelemetrySnapshot) -> None:
-        """An event for each device whose values stop or start to be suspect; lost devices the poller reports itself."""
-        before, after = self._quality == Quality.SUSPECT, snapshot.quality == Quality.SUSPECT
-        for row in np.flatnonzero(before != after):
-            device_id = self._site.fleet.devices[row].id
-            if after[row]:
-                text = f"{device_id} answers, but its values are frozen or implausible: not used"
-                self._on_event(Event(snapshot.at, Severity.WARNING, device_id, "values-suspect", text))
-            elif snapshot.quality[row] == Quality.GOOD:
-                text = f"{device_id}: its values move again"
-                self._on_event(Event(snapshot.at, Severity.INFO, device_id, "values-good", text))
-        self._quality = snapshot.quality.copy()
 
     def _note_grid(self, state: GridState) -> None:
         """An event when the feeder's state starts or stops to rest on measurements that are all there."""

@@ -15,6 +15,7 @@ from derms.ports import DriverInfo
 from derms.service.files import Report, column_names, did_you_mean, parse_number, read_csv
 from derms.service.fleet_columns import COLUMNS, RATINGS
 from derms.service.fleet_row import Row, check_place, choice
+from derms.service.point_map import HEAD_MAX_PEAKS, SYSTEM_MAX_PEAKS
 
 P_MAX_KW = 5000.0
 """Nameplate above which W were written for kW, whatever the bus."""
@@ -115,7 +116,7 @@ class _Checker:
             driver=row.cells["driver"],
             endpoint=endpoint,
             bus=row.cells["bus"].lower(),
-            p_rated_w=(p_kw or 0.0) * 1e3,
+            p_rated_w=(p_kw or 0.0) * 1e3 or self._greatest_w(kind),
             s_rated_va=(s_kva or p_kw or 0.0) * 1e3,
             energy_wh=energy_kwh * 1e3,
             soc_min_frac=soc_min_frac,
@@ -123,6 +124,11 @@ class _Checker:
             serial=row.cells.get("serial", ""),
             link=link,
         )
+
+    def _greatest_w(self, kind: DeviceKind) -> float:
+        """Power beyond which a meter without a rating is not believed; 0 where nothing is known."""
+        peaks = {DeviceKind.HEAD_METER: HEAD_MAX_PEAKS, DeviceKind.SYSTEM_METER: SYSTEM_MAX_PEAKS}.get(kind, 0.0)
+        return peaks * self._package.peak_w if self._package else 0.0
 
     def _check_names(self, row: Row, kind: DeviceKind | None) -> None:
         if name := row.text("id"):

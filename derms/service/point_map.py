@@ -3,6 +3,7 @@
 In the file kW, kvar and kV or whatever the source has; inside W, var and V, net load and heads + = import.
 """
 
+import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ HEAD_MAX_PEAKS = 3.0
 """The same for the feeder's own head."""
 LIVE_MIN_PEAKS = 0.002
 """Total active power nearer to 0 is another unit, or nothing is connected."""
+STEP_MAX_PEAKS = 1.0
+"""Power that moves further at once is believed when it is told twice."""
 TAP_MAX = 33.0
 V_MIN_V, V_MAX_V = 1.0, 1e6
 
@@ -35,6 +38,7 @@ COLUMNS = {
     "invert": "yes when + is export there, or 1 is open",
     "low": "smallest value that can be, in the unit; known for the feeder when empty",
     "high": "greatest value that can be",
+    "step": "largest change that is believed at its first telling, in the unit; for power the feeder's peak when empty",
     "normal": "open or closed: how the feeder's model has a switch; closed when empty",
 }
 NEEDED = ("id", "kind", "where")
@@ -170,6 +174,7 @@ class _Checker:
         self._check_told(row, kind, element, phase)
         unit = row.choice("unit", UNITS[kind]) or 1.0
         low, high, floor = self._bounds(row, kind, phase, unit)
+        step = self._step(row, kind, unit)
         if row.bad:
             return None
         return ScadaPoint(
@@ -185,6 +190,7 @@ class _Checker:
             low=low,
             high=high,
             floor=floor,
+            step=step,
             normal=SwitchState.CLOSED if normal is None else normal,
         )
 
@@ -269,6 +275,16 @@ class _Checker:
             high * unit if high is not None else most,
             LIVE_MIN_PEAKS * peak_w if total else 0.0,
         )
+
+    def _step(self, row: _Row, kind: PointKind, unit: float) -> float:
+        """Largest change at once in SI: as the row has it, else the feeder's peak for power, none for the rest."""
+        step = row.value("step")
+        if step is not None and step <= 0.0:
+            row.wrong("step", f"{step:g} is not greater than 0", "give the largest change, or leave it empty")
+        if step is not None:
+            return step * unit
+        is_power = kind in (PointKind.NET_LOAD, *HEADS)
+        return STEP_MAX_PEAKS * self._package.peak_w if is_power and self._package else math.inf
 
 
 def describe_points() -> str:

@@ -61,6 +61,8 @@ class Question:
     frame: bytes
     answer: bytes
     """A good answer from behind its transaction id up to its payload."""
+    payload_at: int
+    """Where in the whole good answer its payload begins."""
     size: int
     """Bytes of the whole good answer."""
     unit: int
@@ -116,7 +118,9 @@ class Mbap:
     def question(self, request: ModbusPDU, answer: ModbusPDU, payload: int, text: str) -> Question:
         good = self._framer.buildFrame(answer)
         frame = self._framer.buildFrame(request)[2:]
-        return Question(frame, good[2 : len(good) - payload], len(good), answer.dev_id, answer.function_code, request.address, text)
+        payload_at = len(good) - payload
+        unit, function = answer.dev_id, answer.function_code
+        return Question(frame, good[2:payload_at], payload_at, len(good), unit, function, request.address, text)
 
     def wrong(self, received: bytes, question: Question) -> str:
         _, protocol, length, unit, function = _MBAP.unpack_from(received)
@@ -139,7 +143,7 @@ class Mbap:
         return frame[_MBAP.size]
 
     def payload(self, frame: bytes, question: Question) -> bytes:
-        return frame[2 + len(question.answer) :]
+        return frame[question.payload_at :]
 
 
 class Rtu:
@@ -154,9 +158,10 @@ class Rtu:
 
     def question(self, request: ModbusPDU, answer: ModbusPDU, payload: int, text: str) -> Question:
         good = self._framer.buildFrame(answer)
-        head = good[: len(good) - _CRC_BYTES - payload]
         frame = self._framer.buildFrame(request)
-        return Question(frame, head, len(good), answer.dev_id, answer.function_code, request.address, text)
+        payload_at = len(good) - _CRC_BYTES - payload
+        unit, function = answer.dev_id, answer.function_code
+        return Question(frame, good[:payload_at], payload_at, len(good), unit, function, request.address, text)
 
     def wrong(self, received: bytes, question: Question) -> str:
         unit, function = received[:2]
@@ -179,7 +184,7 @@ class Rtu:
         return frame[2]
 
     def payload(self, frame: bytes, question: Question) -> bytes:
-        return frame[len(question.answer) : -_CRC_BYTES]
+        return frame[question.payload_at : -_CRC_BYTES]
 
 
 MBAP, RTU = Mbap(), Rtu()

@@ -42,19 +42,16 @@ class Asker(Protocol):
 class _Call:
     """Questions on their way, one after the other, and the future that waits for the answers to all."""
 
-    __slots__ = ("answered", "asker", "deadline_s", "got", "head", "priority", "question", "rest", "size")
+    __slots__ = ("answered", "asker", "deadline_s", "got", "priority", "question", "rest")
 
     def __init__(
         self, questions: tuple[Question, ...], asker: Asker, priority: Priority, answered: asyncio.Future[bytes]
     ) -> None:
-        self.question = questions[0]
-        self.rest = questions[1:]
+        self.question, *self.rest = questions
         self.asker = asker
         self.priority = priority
         self.answered = answered
         self.got = b""
-        self.head = b""
-        self.size = 0
         self.deadline_s = 0.0
 
     def fail(self, kind: type[FieldError], why: str) -> None:
@@ -214,12 +211,14 @@ class Link(asyncio.Protocol):
         self.drop(f"connection lost: {exc or 'closed by the device'}{hint}")
 
     def data_received(self, data: bytes) -> None:
-        if not self._received and self._ids:
+        if self._ids and not self._received:
             transaction = data[:2]
             call = self._window.get(transaction)
-            if call is not None and len(data) == call.size and data.startswith(call.head):
-                self._settle(transaction, call, data[len(call.head) :])
-                return
+            if call is not None:
+                question = call.question
+                if len(data) == question.size and data.startswith(question.answer, 2):
+                    self._settle(transaction, call, data[question.payload_at :])
+                    return
         if self.open and self._loop.time() >= self._deaf_until_s:
             self._sort(self._received + data)
 
@@ -259,16 +258,13 @@ class Link(asyncio.Protocol):
                 self._late.pop(transaction, None)
         elif self._framing.id_bytes:
             transaction = b"\0\0"
-        question = call.question
-        call.head = transaction + question.answer
-        call.size = question.size
         call.deadline_s = deadline_s = now_s + call.asker.timeout_s
         self._window[transaction] = call
         self._ready_s = now_s + self._gap_s
         if deadline_s < self._deadline_timer_s:
             self._set_deadline_timer(deadline_s)
         assert self._transport is not None
-        self._transport.write(transaction + question.frame)
+        self._transport.write(transaction + call.question.frame)
 
     def _settle(self, transaction: bytes, call: _Call, outcome: bytes | DeviceRefused) -> None:
         """Take a believed answer out of the window; the call's next question goes out or waits, or the call is done."""
@@ -285,7 +281,7 @@ class Link(asyncio.Protocol):
                 call.answered.set_result(call.got + outcome)
             else:
                 call.got += outcome
-                call.question, call.rest = call.rest[0], call.rest[1:]
+                call.question = call.rest.pop(0)
                 if not (self._queue or self._gap_s):
                     self._send(call, self._loop.time())
                     return

@@ -59,6 +59,8 @@ class Gather:
         read = [scale for scale in scales if scale.register >= 0]
         self._words = _indices(field.register + each for field in ordered for each in range(field.size))
         self._runs = list(_runs(ordered))
+        self._floats = any(run.wire.dtype.kind == "f" for run in self._runs)
+        """Whether a value may be infinite: no integer is, whatever its scale."""
         self._place = _indices(np.argsort(order))
         self._factors = np.array([scale.factor for scale in scales])
         self._scale_of = _indices(scales.index(field.scale) for field in fields)
@@ -80,21 +82,22 @@ class Gather:
             with np.errstate(invalid="ignore"):  # a signalling NaN is a NaN
                 numbers[:, run.fields] = counts
             for absent in run.absent:
-                numbers[:, run.fields][counts == absent] = np.nan
+                np.copyto(numbers[:, run.fields], np.nan, where=counts == absent)
         values = np.take(numbers, self._place, axis=1)
         values *= np.take(self._scales(registers), self._scale_of, axis=1)
-        values[np.isinf(values)] = np.nan
+        if self._floats:
+            np.copyto(values, np.nan, where=np.isinf(values))
         return values
 
     def _scales(self, registers: AnyArray) -> FloatArray:
         """Every scale of k readings, shape (k, scales); NaN for an invalid factor and for one that changed."""
         found = np.take(registers, self._scale_words, axis=1)
-        scales = np.ones((len(found), len(self._factors)))
-        scales[:, : found.shape[1]] = _SCALES[found]
+        scales = np.empty((len(found), len(self._factors)))
+        scales[:] = self._factors
+        scales[:, : found.shape[1]] *= np.take(_SCALES, found)
         if self._twice:
             changed = found != np.take(registers, self._scale_words_again, axis=1)
-            scales[:, : found.shape[1]][changed] = np.nan
-        scales *= self._factors
+            np.copyto(scales[:, : found.shape[1]], np.nan, where=changed)
         return scales
 
 

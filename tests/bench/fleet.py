@@ -48,8 +48,8 @@ class TimedPoller(Poller):
     late_s: list[float] = field(default_factory=list)
 
     def _keep(self, post: Post, reading: Reading) -> None:
-        # `_due_s` is the next place in the rhythm already.
-        self.late_s.append(time.monotonic() - (float(self._due_s[post.row]) - PERIOD_S))
+        # `due_s` is the next place in the rhythm already.
+        self.late_s.append(time.monotonic() - (post.due_s - PERIOD_S))
         Poller._keep(self, post, reading)
 
 

@@ -29,6 +29,7 @@ from drivers.sunspec.driver import SunSpecDriver
 from feeders.catalog import load
 from hil.world import World
 
+PACKAGE = load("ieee123")
 NOON = datetime(2026, 4, 15, 19, 0, tzinfo=UTC)
 OPTIONS = FieldOptions(timeout_s=2.0, connect_timeout_s=3.0, read_only=False)
 QUICK = DispatchSettings(
@@ -198,7 +199,7 @@ def in_the_field(
 
     async def main(loop: SimulatedLoop) -> None:
         clock = LoopClock(loop, NOON)
-        world = World(load("ieee123"), seed=1, start=NOON)
+        world = World(PACKAGE, seed=1, start=NOON)
         everything = world.fleet("127.0.0.1", await world.serve())
         fleet = Fleet(tuple(d for d in everything.devices if devices is None or d.id in devices))
         rig = _rig(world, fleet, clock, folder, polling or FieldSettings(), dispatch, driver)

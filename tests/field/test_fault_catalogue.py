@@ -101,6 +101,7 @@ FAULTS: Mapping[int, tuple[str, ...]] = {
     13: (
         "field/test_poller.py::test_a_frozen_device_is_suspect_after_its_time_and_good_again_when_it_moves",
         "field/test_poller.py::test_measurements_that_stand_still_are_suspect_though_the_controls_beside_them_move",
+        "field/test_judge_polled.py::test_fault_13_hundreds_that_stand_still_are_one_event_and_one_when_they_move",
         "field/test_heartbeat.py::test_a_devices_own_heartbeat_that_stands_still_is_an_alarm_once_until_it_moves_again",
         "service/test_service.py::test_a_frozen_device_leaves_the_plan_and_comes_back_when_it_moves",
     ),
@@ -109,6 +110,13 @@ FAULTS: Mapping[int, tuple[str, ...]] = {
         "field/test_poller.py::test_values_that_cannot_be_are_suspect",
         "field/test_faults_answers.py::test_fault_14_ten_times_the_power_and_a_turned_sign_are_suspect_and_leave_control",
         "field/test_faults_answers.py::test_fault_14_a_state_of_charge_that_jumps_is_suspect",
+        "field/test_judge.py::test_a_meter_is_bounded_with_and_without_a_rating",
+        "field/test_judge.py::test_a_good_reading_lies_within_every_bound_whatever_the_registers_say",
+        "field/test_judge_polled.py::test_fault_14_values_that_cannot_be_are_one_event_with_their_reason_and_one_when_they_can_again",
+        "field/test_judge_polled.py::test_fault_14_a_meter_that_lost_its_measurements_is_suspect_and_on_a_dead_feeder_it_is_believed",
+        "field/test_judge_polled.py::test_fault_14_a_meter_without_a_rating_that_shows_what_no_system_has_is_suspect",
+        "field/test_judge_polled.py::test_fault_14_a_feeder_that_trips_is_doubted_for_one_poll_and_then_believed",
+        "scada/test_meter.py::test_a_spike_never_enters_net_load_and_is_named_once",
     ),
     # 15: a device's clock jumps
     15: ("field/test_faults_answers.py::test_fault_15_a_device_whose_clock_jumps_is_read_and_commanded_by_our_time",),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from derms.domain.dispatch import Capabilities, Held, Quantity
-from derms.domain.settings import DispatchSettings
+from derms.domain.settings import DispatchSettings, FieldSettings
 from derms.domain.telemetry import Identity
 from drivers.sunspec.driver import SunSpecDriver
 from hil.server import Fault
@@ -223,3 +223,61 @@ def test_a_devices_own_heartbeat_that_stands_still_is_an_alarm_once_until_it_mov
         assert rig.events_of("bat01") == ["heartbeat-lost", "heartbeat-back"]
 
     in_the_field(scenario, tmp_path, devices=("bat01",), dispatch=ONE_TURN, driver=Beating)
+
+
+class Watchful(SunSpecDriver):
+    """Counts how often anybody asks what the device is able to do."""
+
+    looks: int = 0
+
+    @property
+    def identity(self) -> Identity:
+        self.looks += 1
+        return super().identity
+
+
+def test_while_nothing_is_due_no_device_that_holds_a_value_is_looked_at(tmp_path: Path) -> None:
+    async def scenario(rig: Rig) -> None:
+        session = rig.sessions["bat01"]
+        assert isinstance(session, Watchful)
+        rig.want({"bat01": 4e3})
+        await rig.turns(1.0)
+        beating = asyncio.ensure_future(rig.beats(100.0))
+        await asyncio.sleep(2.0)
+        session.looks, looks = 0, []
+        for _ in range(50):
+            await asyncio.sleep(1.0)
+            looks.append(session.looks)
+        assert looks[-1] == 0
+        await beating
+        assert session.looks > 0
+        assert rig.heartbeat.refreshed == 1
+
+    quiet = replace(ONE_TURN, reversion_s=270.0)
+    standing = FieldSettings(poll_s=120.0, stale_after_s=420.0, frozen_after_s=600.0)
+    in_the_field(scenario, tmp_path, devices=("bat01",), dispatch=quiet, polling=standing, driver=Watchful)
+
+
+class Stuck(SunSpecDriver):
+    """A driver that comes back from no refresh of bat01."""
+
+    async def refresh(self, quantity: Quantity, reversion_s: float) -> Held:
+        if self._device.id == "bat01":
+            await asyncio.Event().wait()
+        return await super().refresh(quantity, reversion_s)
+
+
+def test_a_refresh_that_never_ends_keeps_neither_the_others_from_theirs_nor_its_device_from_commands(
+    tmp_path: Path,
+) -> None:
+    async def scenario(rig: Rig) -> None:
+        rig.want({"bat01": 4e3, "bat03": -4e3}, valid_s=3000.0)
+        await rig.turns(29.0)
+        await rig.beats(600.0)
+        assert rig.holding() == {"bat03"}
+        rig.outcomes.clear()
+        await rig.turns(61.0)
+        assert rig.ended("bat01")[1:] == ["Applied"] * 4
+        assert rig.holding() == set(PAIR)
+
+    in_the_field(scenario, tmp_path, devices=PAIR, dispatch=ONE_TURN, driver=Stuck)

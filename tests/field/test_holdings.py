@@ -5,7 +5,7 @@ import math
 import pytest
 
 from derms.domain.dispatch import Command, Held, Quantity
-from derms.field.holdings import HOUR_S, Corrections, Finding, Holding, deviation
+from derms.field.holdings import HOUR_S, Corrections, Finding, Holding, Holdings, deviation
 
 WRITTEN_S = 1000.0
 HOLDING = Holding(
@@ -63,3 +63,15 @@ def test_corrections_of_more_than_an_hour_ago_do_not_count() -> None:
     corrections = Corrections(most_per_h=2)
     assert all(corrections.made(7, at_s) for at_s in (0.0, 1800.0, 3601.0, 5402.0, 7203.0))
     assert corrections.made(8, 7203.0)
+
+
+def test_what_is_newly_held_is_told_once_and_not_when_it_is_gone_again() -> None:
+    holdings = Holdings()
+    first, second = (1, Quantity.P_SET), (2, Quantity.P_LIMIT)
+    holdings[first], holdings[second] = HOLDING, HOLDING
+    del holdings[second]
+    assert holdings.news() == [(first, HOLDING)]
+    assert holdings.news() == []
+    holdings[first] = REFRESHED
+    assert holdings.news() == [(first, REFRESHED)]
+    assert dict(holdings) == {first: REFRESHED}

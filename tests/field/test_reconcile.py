@@ -224,7 +224,7 @@ def test_an_effect_is_judged_by_readings_from_after_the_write_only(tmp_path: Pat
                 since_write = (rig.clock.utc() - record.at).total_seconds()
                 judged_by_s.append(rig.poller.requested_s(0) - (rig.clock.monotonic_s() - since_write))
 
-        rig.reconciler.on_outcome = on_outcome
+        rig.reconciler.ledger.on_outcome = on_outcome
         rig.want({"bat01": 0.0})
         await rig.turns(600.0)
         assert len(judged_by_s) >= 2

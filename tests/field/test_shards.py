@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from derms.domain.alarm import Event
 from derms.domain.der import Device, Endpoint, Fleet
@@ -73,6 +74,7 @@ async def until(shards: Shards, pids: set[int]) -> set[int]:
     raise AssertionError(f"not read by two processes: {shards.reader.snapshot().quality}")
 
 
+@pytest.mark.slow
 def test_workers_share_the_fleet_and_a_killed_one_is_started_again() -> None:
     events: list[Event] = []
 

@@ -27,7 +27,7 @@ def _pytest(folder: Path, *options: str, ci: str = "") -> tuple[int, str]:
     run = subprocess.run(
         [*command, "-c", os.devnull, "--rootdir", str(folder), *options, str(folder)],
         cwd=ROOT,
-        env={**os.environ, "CI": ci},
+        env={**os.environ, "CI": ci, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
         timeout=60,

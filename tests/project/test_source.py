@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -44,14 +45,19 @@ def _name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def _trees() -> Iterator[tuple[str, ast.Module]]:
-    for path in SOURCES:
-        yield _name(path), ast.parse(path.read_text(encoding="utf8"))
+@cache
+def _trees() -> tuple[tuple[str, ast.Module], ...]:
+    return tuple((_name(path), ast.parse(path.read_text(encoding="utf8"))) for path in SOURCES)
 
 
-def _imports(tree: ast.AST) -> Iterator[tuple[str, str]]:
+@cache
+def _nodes(tree: ast.Module) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(tree))
+
+
+def _imports(tree: ast.Module) -> Iterator[tuple[str, str]]:
     """Local names and the dotted names they stand for."""
-    for node in ast.walk(tree):
+    for node in _nodes(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield (
@@ -63,19 +69,30 @@ def _imports(tree: ast.AST) -> Iterator[tuple[str, str]]:
                 yield alias.asname or alias.name, f"{node.module}.{alias.name}"
 
 
-def _uses(tree: ast.Module) -> Iterator[tuple[str, bool]]:
+def _dotted(node: ast.expr) -> str:
+    """`a.b.c` as it is written; empty for what is not a name and its attributes."""
+    if isinstance(node, ast.Attribute):
+        owner = _dotted(node.value)
+        return owner and f"{owner}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+@cache
+def _uses(tree: ast.Module) -> tuple[tuple[str, bool], ...]:
     """Dotted names of everything called or handed on, and whether it is called without an argument."""
     known = dict(_imports(tree))
-    bare = {id(node.func): not (node.args or node.keywords) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-    for node in ast.walk(tree):
+    bare = {id(node.func): not (node.args or node.keywords) for node in _nodes(tree) if isinstance(node, ast.Call)}
+    found = []
+    for node in _nodes(tree):
         if isinstance(node, ast.Attribute | ast.Name) and isinstance(node.ctx, ast.Load):
-            first, dot, rest = ast.unparse(node).partition(".")
+            first, dot, rest = _dotted(node).partition(".")
             if first in known:
-                yield f"{known[first]}{dot}{rest}", bare.get(id(node), False)
+                found.append((f"{known[first]}{dot}{rest}", bare.get(id(node), False)))
+    return tuple(found)
 
 
 def _broad(tree: ast.Module) -> int:
-    handlers = [node.type for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler)]
+    handlers = [node.type for node in _nodes(tree) if isinstance(node, ast.ExceptHandler)]
     names = [
         {sub.id for sub in ast.walk(kind) if isinstance(sub, ast.Name)} if kind else {"Exception"} for kind in handlers
     ]
@@ -125,10 +142,10 @@ def test_a_library_is_imported_in_one_place(library: str, owner: str) -> None:
 
 
 def test_modules_are_short_and_begin_by_saying_what_they_are() -> None:
-    for path in SOURCES:
-        text = path.read_text(encoding="utf8")
-        assert len(text.splitlines()) <= LINES_MAX, _name(path)
-        assert not text.strip() or ast.get_docstring(ast.parse(text)), f"{_name(path)} has no docstring"
+    for name, tree in _trees():
+        text = (ROOT / name).read_text(encoding="utf8")
+        assert len(text.splitlines()) <= LINES_MAX, name
+        assert not text.strip() or ast.get_docstring(tree), f"{name} has no docstring"
 
 
 def test_nothing_is_left_for_later() -> None:

@@ -28,6 +28,7 @@ from hil.cli import write_files
 from hil.server import Fault
 from hil.world import World
 
+PACKAGE = load("ieee123")
 EVENING = datetime(2026, 4, 16, 1, 0, tzinfo=UTC)
 """18:00 in Los Angeles: the load rises while the sun goes."""
 DEVICES = ("pv01", "pv02", "pv04", "bat01", "bat02", "bat03", "head", "system")
@@ -60,7 +61,7 @@ def _day(scenario: Callable[[Day], Awaitable[None]], folder: Path, *, mode: str 
 
     async def main(loop: SimulatedLoop) -> Day:
         clock = LoopClock(loop, EVENING)
-        world = World(load("ieee123"), seed=1, start=EVENING)
+        world = World(PACKAGE, seed=1, start=EVENING)
         path = write_files(world, "127.0.0.1", await world.serve(), folder, mode=mode)
         site = load_site(path, drivers=drivers().names, feeder=load)
         site = replace(site, fleet=Fleet(tuple(d for d in site.fleet.devices if d.id in DEVICES)))
@@ -120,7 +121,7 @@ def test_batteries_follow_the_plan_and_are_handed_back_at_the_end(tmp_path: Path
 
 def test_in_observe_mode_it_plans_and_nothing_is_written(tmp_path: Path) -> None:
     async def scenario(day: Day) -> None:
-        await asyncio.sleep(700.0)
+        await asyncio.sleep(400.0)
         assert day.service.brain.decision is not None
         day.service.gateway.adopt(day.service.brain.decision.dispatch)
         await asyncio.sleep(310.0)
@@ -131,6 +132,7 @@ def test_in_observe_mode_it_plans_and_nothing_is_written(tmp_path: Path) -> None
     assert day.service.gateway.reconciler.counts.writes == 0
 
 
+@pytest.mark.slow
 def test_without_a_solver_it_goes_on_with_its_last_good_plan_and_says_so_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,6 +157,7 @@ def test_without_a_solver_it_goes_on_with_its_last_good_plan_and_says_so_once(
     _day(scenario, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_frozen_device_leaves_the_plan_and_comes_back_when_it_moves(tmp_path: Path) -> None:
     async def scenario(day: Day) -> None:
         row = day.service.site.fleet.index["bat01"]
@@ -176,6 +179,7 @@ def test_a_frozen_device_leaves_the_plan_and_comes_back_when_it_moves(tmp_path: 
     _day(scenario, tmp_path)
 
 
+@pytest.mark.slow
 def test_without_its_brain_the_gateway_lets_the_fleet_go_when_the_dispatch_expires(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,6 +199,7 @@ def test_without_its_brain_the_gateway_lets_the_fleet_go_when_the_dispatch_expir
     _day(scenario, tmp_path)
 
 
+@pytest.mark.slow
 def test_without_net_load_it_plans_on_for_half_an_hour_then_waits_and_says_so_once(tmp_path: Path) -> None:
     async def scenario(day: Day) -> None:
         await asyncio.sleep(60.0)

@@ -1,0 +1,91 @@
+"""Custody: what devices hold, of ours, of a service before us and of other masters, and whose it is to change.
+
+What they were seen to hold of ours stands in `holdings` until the next write. A device that another master keeps
+writing to is left to it for an hour.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+from derms.domain.alarm import Event, Severity
+from derms.domain.der import Fleet
+from derms.domain.dispatch import Held, Quantity
+from derms.field.holdings import Corrections, Deviation, Finding, Holdings, Key, deviation
+from derms.field.ledger import WORDS
+from derms.ports import Clock
+
+
+@dataclass(slots=True)
+class Custody:
+    """Keeps account of what devices hold; see the module's text."""
+
+    fleet: Fleet
+    clock: Clock
+    corrections_per_h: float
+    on_event: Callable[[Event], None]
+    holdings: Holdings = field(default_factory=Holdings)
+    held: set[Key] = field(default_factory=set)
+    """What may be in devices, of ours or of a service before us: to be released one day."""
+    unknown: set[Key] = field(default_factory=set)
+    """What nobody has asked devices about yet."""
+    _corrections: Corrections = field(init=False)
+    _noticed: dict[Key, Finding] = field(default_factory=dict)
+    """Deviations that have been told, each until the device is seen to hold again what it should."""
+
+    def __post_init__(self) -> None:
+        self._corrections = Corrections(self.corrections_per_h)
+
+    @property
+    def handed_over(self) -> frozenset[int]:
+        """Rows that are left to another master for now."""
+        return self._corrections.handed_over
+
+    def keys(self, rows: Collection[int], among: Collection[Key]) -> list[Key]:
+        """Those of some rows, in order."""
+        return [key for row in sorted(rows) for key in sorted((row, quantity) for quantity in Quantity) if key in among]
+
+    def sent(self, key: Key) -> None:
+        """Something is being written: what the device holds from now on has to be read back."""
+        self.held.add(key)
+        self.holdings.pop(key, None)
+
+    def found(self, key: Key, held: Held) -> None:
+        """What a device said when it was first asked: what will end by itself is of a service before us."""
+        self.unknown.discard(key)
+        if held.value_w is not None and held.reversion_s > 0.0:
+            self.held.add(key)
+        elif held.value_w is not None:
+            text = f"holds a {WORDS[key[1]]} {held.value_w / 1e3:.2f} kW without a reversion timer"
+            text += ": it is not ours, and stays until a plan commands the device"
+            self._event(key[0], Severity.WARNING, "foreign-command", text)
+
+    def notice(self, key: Key, held: Held) -> Deviation | None:
+        """Compare what a device holds now with its holding; a deviation is an event once, until it is mended."""
+        holding = self.holdings.get(key)
+        found = None if holding is None else deviation(holding, held, self.clock.monotonic_s())
+        if found is None:
+            self._noticed.pop(key, None)
+        elif self._noticed.get(key) is not found.finding:
+            self._noticed[key] = found.finding
+            severity = Severity.ALARM if found.finding is Finding.REVERSION_LOST else Severity.WARNING
+            self._event(key[0], severity, found.finding.value, f"({key[1].value}) {found.text}")
+        return found
+
+    def corrected(self, row: int) -> None:
+        """A value of ours is about to be written again; once too often in an hour, and the device is handed over."""
+        if self._corrections.made(row, self.clock.monotonic_s()):
+            return
+        for quantity in Quantity:  # it is not ours to release either
+            self.held.discard((row, quantity))
+            self.holdings.pop((row, quantity), None)
+        text = f"was given other values more than {self.corrections_per_h:.0f} times in an hour"
+        self._event(row, Severity.ALARM, "conflict", f"{text}: it is left alone for an hour")
+
+    def take_back(self, now_s: float) -> None:
+        """Let the devices be commanded again whose hour is over."""
+        for row in self._corrections.ended(now_s):
+            self._event(row, Severity.INFO, "conflict-over", "is commanded again after its conflict")
+
+    def _event(self, row: int, severity: Severity, kind: str, text: str) -> None:
+        device_id = self.fleet.devices[row].id
+        self.on_event(Event(self.clock.utc(), severity, device_id, kind, f"{device_id} {text}"))
