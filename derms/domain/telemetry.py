@@ -101,7 +101,6 @@ class Reading(NamedTuple):
     raw: bytes
     requested_s: float
     """Monotonic time of the first request [s]: the time of the values."""
-    received_s: float
     layout: TelemetryLayout
     identity: Identity
 

@@ -197,17 +197,16 @@ class Poller:
 
     async def _follow(self, post: Post) -> None:
         """Poll a device each time that it is due; ends only with an error that is not the field's."""
-        driver = post.driver
+        driver, period_s, counts, time_s = post.driver, post.plan.poll_s, self.counts, self.clock.monotonic_s
         while True:
-            now_s = self.clock.monotonic_s()
+            now_s = time_s()
             while post.due_s > now_s:
                 await self._turn(post)
-                now_s = self.clock.monotonic_s()
-            period_s = post.plan.poll_s
+                now_s = time_s()
             if now_s - post.due_s >= period_s:
                 self._skip(post, now_s)
             post.due_s += period_s
-            self.counts.polls += 1
+            counts.polls += 1
             try:
                 if not driver.connected:
                     await driver.connect()
@@ -216,7 +215,7 @@ class Poller:
             except FieldError as error:
                 self._failed(post, error)
             else:
-                if reading.received_s >= post.settings_due_s:
+                if reading.requested_s >= post.settings_due_s:
                     self._start_settings(post)
 
     def _skip(self, post: Post, now_s: float) -> None:
@@ -227,7 +226,7 @@ class Poller:
 
     def _keep(self, post: Post, reading: Reading) -> None:
         """Take an answer in: one copy of its bytes and its time."""
-        raw, requested_s, _, layout, identity = reading
+        raw, requested_s, layout, identity = reading
         if layout is not post.layout:
             self._seat(post, layout)
         batch = post.batch

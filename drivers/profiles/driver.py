@@ -105,7 +105,7 @@ class RegisterDriver:
         parts = [await self._read(span) for span in self._spans]
         if self._live() != session:
             raise DeviceUnreachable(f"{self._device.endpoint}: reconnected while it was read")
-        return Reading(b"".join(parts), requested_s, self._clock.monotonic_s(), self._layout, self.identity)
+        return Reading(b"".join(parts), requested_s, self._layout, self.identity)
 
     async def _read(self, span: Span) -> bytes:
         """One span; where the device refuses it for its holes, its parts, and so from then on. Holes read as 0."""

@@ -187,7 +187,7 @@ class SunSpecDriver:
         for at, head in session.heads:
             if not raw.startswith(head, at):
                 raise self._moved()
-        return Reading(raw, requested_s, self._clock.monotonic_s(), session.layout, session.identity)
+        return Reading(raw, requested_s, session.layout, session.identity)
 
     async def _leaves_out_holes(self, session: _Session) -> bool:
         """Find what the device refuses to read, and leave it out from now on; false when it refuses nothing, or all."""

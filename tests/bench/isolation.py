@@ -40,7 +40,7 @@ class PeriodPoller(Poller):
     times_s: dict[int, list[float]] = field(default_factory=dict)
 
     def _keep(self, post: Post, reading: Reading) -> None:
-        self.times_s.setdefault(post.row, []).append(reading.received_s)
+        self.times_s.setdefault(post.row, []).append(self.clock.monotonic_s())
         Poller._keep(self, post, reading)
 
 

@@ -14,7 +14,7 @@ from pymodbus.server import ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
 from derms.domain.der import Device, DeviceKind, Endpoint, Transport
-from derms.ports import FieldOptions
+from derms.ports import Clock, FieldOptions
 from drivers.modbus.quirks import STANDARD, LinkQuirks
 from drivers.modbus.session import Sessions
 from drivers.modbus.unit import Unit
@@ -212,7 +212,12 @@ class FrozenClock:
 
 @asynccontextmanager
 async def connected_driver(
-    port: int, *, kind: DeviceKind = DeviceKind.BATTERY, serial: str = "", read_only: bool = False
+    port: int,
+    *,
+    kind: DeviceKind = DeviceKind.BATTERY,
+    serial: str = "",
+    read_only: bool = False,
+    clock: Clock | None = None,
 ) -> AsyncIterator[tuple[SunSpecDriver, Any]]:
     """A driver connected to a port of this machine, and the identity it found."""
     device = Device(
@@ -223,7 +228,7 @@ async def connected_driver(
         bus="b1",
         serial=serial,
     )
-    driver = SunSpecDriver(device, connection_to(port, timeout_s=2.0, read_only=read_only), FrozenClock())
+    driver = SunSpecDriver(device, connection_to(port, timeout_s=2.0, read_only=read_only), clock or FrozenClock())
     identity = await driver.connect()
     try:
         yield driver, identity

@@ -290,14 +290,29 @@ def test_reading_over_the_wire_agrees_with_the_client_of_pysunspec2(models: Mode
     with_device(models, talk)
 
 
-def test_time_of_a_reading_is_that_of_its_first_request() -> None:
-    async def talk(driver: SunSpecDriver, device: PymodbusDevice) -> None:
-        reading = await driver.read()
-        assert reading.received_s - reading.requested_s == 1.0
-        assert len(reading.raw) == reading.layout.width
-        assert len(device.requests) == 2
+class RequestClock(FrozenClock):
+    """A clock that moves a second with each request that a device gets."""
 
-    with_device(BATTERY_1547, talk)
+    def __init__(self, device: PymodbusDevice) -> None:
+        self._device = device
+
+    def monotonic_s(self) -> float:
+        return float(len(self._device.requests))
+
+
+def test_time_of_a_reading_is_that_before_its_first_request() -> None:
+    async def scenario() -> None:
+        async with (
+            pymodbus_device(map_bytes(BATTERY_1547)) as device,
+            connected_driver(device.port, clock=RequestClock(device)) as (driver, _),
+        ):
+            before = len(device.requests)
+            reading = await driver.read()
+            assert reading.requested_s == before
+            assert len(reading.raw) == reading.layout.width
+            assert len(device.requests) == before + 2
+
+    asyncio.run(scenario())
 
 
 def test_another_serial_number_is_refused_and_disconnected() -> None:

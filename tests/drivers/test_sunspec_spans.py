@@ -118,7 +118,7 @@ def test_the_driver_looks_for_holes_once_and_then_reads_around_them() -> None:
         await driver.connect()
         first = await driver.read()
         asked = unit.asked
-        assert await driver.read() == first._replace(requested_s=ANY, received_s=ANY)
+        assert await driver.read() == first._replace(requested_s=ANY)
         assert unit.asked - asked == 4
         assert first.layout.decode(np.frombuffer(first.raw, np.uint8).reshape(1, -1))["p_w"][0] == 5000.0
 

@@ -90,7 +90,7 @@ class Scripted:
         if self.noisy:
             values[1] += 1e-3 * now_s
         raw = np.array(values, dtype=">f8").tobytes() + self.scale.to_bytes(2, "big", signed=True)
-        return Reading(raw, now_s, now_s, self.layout, self.identity)
+        return Reading(raw, now_s, self.layout, self.identity)
 
     async def settings(self) -> Mapping[str, float]:
         if self.settings_error is not None:
