@@ -45,6 +45,8 @@ class _Choice(NamedTuple):
     """A source of a column, by the numbers of the fields of its points."""
 
     source: Source
+    lanes: list[int]
+    """Which of the source's points these are: phases in columns that have them."""
     fields: list[int]
     when: list[int]
     unless: list[int]
@@ -104,18 +106,29 @@ class SunSpecLayout:
         for name in COLUMNS:
             for source in SOURCES[name]:
                 for model_id in models[:1] if source.alone else models:
-                    if model_id in source.models and (points := self._points(model_id, source)) is not None:
-                        numbers = [[fields.setdefault(field, len(fields)) for field in some] for some in points]
-                        choices[name].append(_Choice(source, *numbers))
+                    if model_id in source.models and (points := self._points(model_id, source)):
+                        lanes, *found = points
+                        numbers = [[fields.setdefault(field, len(fields)) for field in some] for some in found]
+                        choices[name].append(_Choice(source, lanes, *numbers))
         return choices, Gather(tuple(fields))
 
-    def _points(self, model_id: int, source: Source) -> list[list[Field]] | None:
-        """The fields of a source's points and conditions; None when the reading does not hold them all."""
+    def _points(self, model_id: int, source: Source) -> tuple[list[int], list[Field], list[Field], list[Field]] | None:
+        """Which of a source's points the reading holds, their fields, and those of its conditions.
+
+        None when it holds none of the points, or not all of the conditions.
+        """
         values = [self._field(model_id, name, source.factor) for name in source.points]
-        when = [self._field(model_id, name) for name, _ in source.when]
-        unless = [self._field(model_id, name) for name, _ in source.unless]
-        found = [[field for field in some if field is not None] for some in (values, when, unless)]
-        return found if [len(some) for some in found] == [len(values), len(when), len(unless)] else None
+        lanes = [lane for lane, field in enumerate(values) if field is not None]
+        there, when, unless = (
+            [field for field in some if field is not None]
+            for some in (
+                values,
+                [self._field(model_id, name) for name, _ in source.when],
+                [self._field(model_id, name) for name, _ in source.unless],
+            )
+        )
+        whole = len(when) == len(source.when) and len(unless) == len(source.unless)
+        return (lanes, there, when, unless) if there and whole else None
 
     def _field(self, model_id: int, name: str, factor: float = 1.0) -> Field | None:
         """A point with its scale factor, from one request or with the factor read twice; None otherwise."""
@@ -159,6 +172,9 @@ def _column(values: FloatArray, choices: Sequence[_Choice], phases: bool) -> Flo
 def _chosen(values: FloatArray, choice: _Choice, phases: bool) -> FloatArray:
     """One source of a column; NaN where its conditions do not hold and for codes that it does not know."""
     found: FloatArray = values[:, choice.fields if phases else choice.fields[0]]
+    if phases and len(choice.lanes) < len(choice.source.points):
+        some, found = found, np.full((len(values), len(choice.source.points)), np.nan)
+        found[:, choice.lanes] = some
     for (_, code), field in zip(choice.source.when, choice.when, strict=True):
         found = np.where(values[:, field] == code, found, np.nan)
     for (_, code), field in zip(choice.source.unless, choice.unless, strict=True):
