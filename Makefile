@@ -57,7 +57,7 @@ $(OK): requirements-dev.lock pyproject.toml
 	@awk '/^[a-z]/ { file = /^uv==/ ? "uv" : "packages" } file { print > (".venv/" file ".lock") }' requirements-dev.lock
 	@echo "== installing the packages of requirements-dev.lock, some 800 MB"
 	@$(PIP) install --require-hashes -r .venv/uv.lock \
-		&& $(BIN)/uv pip install --system-certs --python $(BIN)/python --require-hashes -r .venv/packages.lock \
+		&& $(BIN)/uv pip install --system-certs --compile-bytecode --python $(BIN)/python --require-hashes -r .venv/packages.lock \
 		|| { echo "== uv could not do it; pip does, which takes longer" \
 		&& $(PIP) install --require-hashes -r .venv/packages.lock; }
 	@echo "== installing this project"
