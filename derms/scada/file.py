@@ -25,16 +25,20 @@ class FileScada:
         self._path = path
         self._wheres = tuple(point.where for point in points)
         self._errand = Errand(timeout_s)
-        self._seen: tuple[int, int, int] | None = None
+        self._seen: _Stamp | None = None
 
     async def fetch(self) -> Sequence[Sample] | None:
         """Samples of the file where it has changed since it was last understood; raises ScadaError."""
         try:
-            return await self._errand(self._read)
+            found = await self._errand(self._read)
         except ScadaError as error:
             raise ScadaError(f"{self._path}: {error}") from error
+        if found is None:
+            return None
+        samples, self._seen = found  # only now: what a reading that was given up finds, nobody has got
+        return samples
 
-    def _read(self) -> Sequence[Sample] | None:
+    def _read(self) -> tuple[Sequence[Sample], "_Stamp"] | None:
         try:
             with self._path.open("rb") as file:
                 stamp = _stamp(os.fstat(file.fileno()))
@@ -46,9 +50,7 @@ class FileScada:
             raise ScadaError(f"{error.strerror or error}") from error
         if torn or len(data) > BYTES_MAX:
             raise ScadaError("it changed while it was read" if torn else f"it is longer than {BYTES_MAX} bytes")
-        samples = self._parsed(data, datetime.fromtimestamp(stamp[1] / 1e9, UTC))
-        self._seen = stamp
-        return samples
+        return self._parsed(data, datetime.fromtimestamp(stamp[1] / 1e9, UTC)), stamp
 
     def _parsed(self, data: bytes, written_at: datetime) -> list[Sample]:
         try:
@@ -60,7 +62,11 @@ class FileScada:
         return from_csv(text, written_at=written_at)
 
 
-def _stamp(status: os.stat_result) -> tuple[int, int, int]:
+_Stamp = tuple[int, int, int]
+"""A version of a file: its number, time of change [ns] and size."""
+
+
+def _stamp(status: os.stat_result) -> _Stamp:
     return status.st_ino, status.st_mtime_ns, status.st_size
 
 

@@ -1,7 +1,10 @@
 """A watched file: what is whole and right is taken over, the rest is said once, and what was good ages."""
 
+import asyncio
 import math
 import os
+import threading
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -9,8 +12,11 @@ import pytest
 
 from derms.domain.grid import SwitchState
 from derms.domain.quality import Quality
-from derms.domain.scada import PointKind, ScadaPoint
+from derms.domain.scada import PointKind, Sample, ScadaPoint
+from derms.errors import ScadaError
+from derms.scada import file
 from derms.scada.file import FileScada
+from derms.scada.formats import from_csv
 from tests.scada.rig import LOAD, STALE_S, START, SW1, SW7, TAP, Room, room, write_at
 
 POINTS = (LOAD, SW1, SW7, TAP)
@@ -190,6 +196,31 @@ def test_an_unchanged_file_is_not_read_again_and_a_replaced_one_of_equal_size_is
     write_at(beside, long_csv(2600), START)
     beside.replace(path)
     assert told.poll().net_load_w == 2.6e6
+
+
+def test_what_a_reading_that_was_given_up_found_is_read_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_at(path, long_csv(), START)
+    released = threading.Event()
+
+    def slow(text: str, *, written_at: datetime) -> list[Sample]:
+        assert released.wait(10.0)
+        return from_csv(text, written_at=written_at)
+
+    async def scenario() -> None:
+        link = FileScada(path, POINTS, timeout_s=0.3)
+        monkeypatch.setattr(file, "from_csv", slow)
+        with pytest.raises(ScadaError, match=r"no end within 0\.3 s"):
+            await link.fetch()
+        released.set()
+        while True:
+            with suppress(ScadaError):
+                found = await link.fetch()
+                break
+        assert found is not None
+        assert len(found) == len(POINTS)
+        assert await link.fetch() is None
+
+    asyncio.run(asyncio.wait_for(scenario(), 10.0))
 
 
 def test_a_strange_quality_word_is_said_once_and_the_value_is_suspect(path: Path) -> None:
