@@ -4,6 +4,7 @@ DermsError
 ├── ConfigError            a file that people wrote is wrong; carries every problem found
 ├── FieldError             a device or the way to it
 │   ├── DeviceUnreachable  no connection, connection lost, or no answer in time
+│   │   └── TurnedAway     it takes connections and closes them before it says anything
 │   ├── ProtocolViolation  an answer came, and it cannot be believed
 │   ├── DeviceRefused      the device answered with a Modbus exception
 │   ├── DeviceMismatch     another device than expected, or one without what is needed
@@ -52,6 +53,10 @@ class FieldError(DermsError):
 
 class DeviceUnreachable(FieldError):
     """No connection, connection lost, or no answer in time."""
+
+
+class TurnedAway(DeviceUnreachable):
+    """The device takes connections, and closes them before it says anything."""
 
 
 class ProtocolViolation(FieldError):

@@ -25,7 +25,7 @@ from derms.domain.drift import drift
 from derms.domain.health import Fact, Health
 from derms.domain.settings import FieldSettings
 from derms.domain.telemetry import Identity, Reading, TelemetryLayout, TelemetrySnapshot
-from derms.errors import DeviceRefused, FieldError, ProtocolViolation
+from derms.errors import DeviceRefused, FieldError, ProtocolViolation, TurnedAway
 from derms.field.batch import Batch
 from derms.field.judge import COMPARED, Evidence, numbered, weigh
 from derms.field.plan import PollPlan, plan_for
@@ -304,7 +304,8 @@ class Poller:
         fact = fact_of(error)
         if fact is not Fact.BUSY:
             post.driver.disconnect()
-        self._back_off(post, fact, str(error))
+        turned_away = isinstance(error, TurnedAway) and post.identity is not None
+        self._back_off(post, fact, str(error), turned_away=turned_away)
 
     def _ended(self, post: Post, task: asyncio.Task[None]) -> None:
         """Begin anew what ended in an error that nobody expected, or was cancelled from outside."""
@@ -318,12 +319,13 @@ class Poller:
         else:
             self._start(post)
 
-    def _back_off(self, post: Post, fact: Fact, why: str) -> None:
+    def _back_off(self, post: Post, fact: Fact, why: str, *, turned_away: bool = False) -> None:
         """Leave a device alone for a while: longer after each failure, longest where trying again mends nothing."""
         self.counts.failed += 1
         post.failures += 1
         post.works = False
-        self._watch.note(post.row, fact, why, asleep=fact is Fact.FAILED and self._asleep(post.row))
+        asleep = fact is Fact.FAILED and self._asleep(post.row)
+        self._watch.note(post.row, fact, why, asleep=asleep, turned_away=turned_away)
         low_s, high_s = self.settings.backoff_min_s, self.settings.backoff_max_s
         hopeless = fact is Fact.REFUSED or self._watch.health(post.row) is Health.QUARANTINED
         wait_s = high_s if hopeless else min(high_s, low_s * 2.0 ** min(post.failures - 1, 16))

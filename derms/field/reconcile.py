@@ -122,7 +122,7 @@ class Reconciler:
                 task.cancel()
 
     def turn(self, errands: asyncio.TaskGroup) -> None:
-        """Watch effects, then send the devices of this group on their errands."""
+        """Watch effects, look for what others wrote, then send the devices of this group on their errands."""
         snapshot = self.poller.snapshot()
         self.ledger.watch(snapshot, self.poller.requested_s)
         self.custody.take_back(snapshot.now_s)
@@ -133,6 +133,7 @@ class Reconciler:
             return
         due = self._released(rows) if self._dispatch is None else self._wanted(self._dispatch, rows, snapshot)
         answering = [row for row in rows if snapshot.quality[row] not in SILENT]
+        self.custody.look(answering, snapshot)
         unknown = self.custody.keys(answering, self.custody.unknown)
         if due or unknown:
             self._send(errands, due, unknown)
@@ -183,7 +184,7 @@ class Reconciler:
             self._start(errands, row, self._errand(durable, writes[row], questions[row]))
 
     async def _errand(self, durable: asyncio.Task[None], due: Sequence[Pending], unknown: Sequence[Key]) -> None:
-        """Write what is due, then learn what the device holds from before this service began: ours to release."""
+        """Write what is due, then learn what the device holds that this service has not given it."""
         await asyncio.shield(durable)
         await self.writer.write_all(due)
         await self.writer.ask_all(unknown)

@@ -6,8 +6,9 @@ last of them is back, or each has been tried since the first.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from derms.domain.alarm import Severity
 from derms.domain.der import Fleet
@@ -41,6 +42,11 @@ class _Group:
     """When those that have returned are told of, whoever is still away."""
 
 
+class _Loss(NamedTuple):
+    why: str
+    turned_away: bool
+
+
 class Rollup:
     """Gathers losses and returns of devices by their fleet row; times in s."""
 
@@ -52,7 +58,7 @@ class Rollup:
             self._sizes[endpoint] += 1
         self._lost_within_s = lost_within_s
         self._back_within_s = back_within_s
-        self._waiting: dict[int, str] = {}
+        self._waiting: dict[int, _Loss] = {}
         self._until_s = float("inf")
         self._groups: dict[int, _Group] = {}
         self._alone: set[int] = set()
@@ -62,11 +68,11 @@ class Rollup:
         """When `told` next has something to say; inf for never."""
         return min([self._until_s, *(group.until_s for group in self._groups.values())])
 
-    def lost(self, row: int, why: str, now_s: float) -> None:
-        """A device was lost."""
+    def lost(self, row: int, why: str, now_s: float, *, turned_away: bool = False) -> None:
+        """A device was lost; or it closes our connections at once, though it has answered before."""
         if not self._waiting:
             self._until_s = now_s + self._lost_within_s
-        self._waiting[row] = why
+        self._waiting[row] = _Loss(why, turned_away)
 
     def alone(self, row: int) -> None:
         """A device was lost and has been told of already; only its return is still to be."""
@@ -115,14 +121,21 @@ class Rollup:
                 continue
             for row in members:
                 self._alone.add(row)
-                text = f"{self._ids[row]} does not answer as it should: {waiting[row]}"
-                notices.append(Notice(Severity.WARNING, self._ids[row], "device-lost", text))
+                notices.append(self._single(row, waiting[row]))
         return notices
 
-    def _gathered(self, rows: Sequence[int], why: dict[int, str], kind: str, name: str) -> Notice:
+    def _single(self, row: int, loss: _Loss) -> Notice:
+        device = self._ids[row]
+        if loss.turned_away:
+            text = f"{device} closes our connections at once, though it answered before: {loss.why}"
+            cause = "does another master hold the only one that it takes"
+            return Notice(Severity.ALARM, device, "other-master", f"{text}; {cause}?")
+        return Notice(Severity.WARNING, device, "device-lost", f"{device} does not answer as it should: {loss.why}")
+
+    def _gathered(self, rows: Sequence[int], why: Mapping[int, _Loss], kind: str, name: str) -> Notice:
         group = _Group(kind, name, set(rows))
         self._groups |= dict.fromkeys(rows, group)
-        text = f"{kind} {name}: {len(rows)} devices were lost together ({self._some(rows)}), first: {why[rows[0]]}"
+        text = f"{kind} {name}: {len(rows)} devices were lost together ({self._some(rows)}), first: {why[rows[0]].why}"
         return Notice(Severity.ALARM, name, f"{kind}-lost", text)
 
     def _returned(self, group: _Group) -> Notice:

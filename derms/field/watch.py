@@ -60,26 +60,29 @@ class Watch:
     def health(self, row: int) -> Health:
         return self._conditions[row].health
 
-    def note(self, row: int, fact: Fact, why: str = "", *, asleep: bool = False) -> None:
-        """Move a device's condition by a fact; what people must know is said at the turn, once."""
+    def note(self, row: int, fact: Fact, why: str = "", *, asleep: bool = False, turned_away: bool = False) -> None:
+        """Move a device's condition by a fact; what people must know is said at the turn, once.
+
+        `turned_away`: it has answered before, and closes our connections at once now.
+        """
         before = self._conditions[row]
         self._conditions[row] = after = before.after(fact, asleep=asleep)
         quarantined = after.health is Health.QUARANTINED is not before.health
         if before.lost and not after.lost:
             self._say(self._rollup.back(row, self._clock.monotonic_s()))
         elif after.lost and not before.lost:
-            self._lost(row, fact, why)
+            self._lost(row, fact, why, turned_away)
         elif quarantined:
             kind, text = ALARMS[fact]
             self.event(row, Severity.ALARM, kind, f"{text}: {why}")
 
-    def _lost(self, row: int, fact: Fact, why: str) -> None:
+    def _lost(self, row: int, fact: Fact, why: str, turned_away: bool) -> None:
         if fact in ALARMS:
             kind, text = ALARMS[fact]
         elif self._devices[row].kind is DeviceKind.SYSTEM_METER:
             kind, text = "system-meter-lost", "is the meter of system net load, and does not answer"
         else:
-            self._rollup.lost(row, why, self._clock.monotonic_s())
+            self._rollup.lost(row, why, self._clock.monotonic_s(), turned_away=turned_away)
             return
         self._rollup.alone(row)
         self.event(row, Severity.ALARM, kind, f"{text}: {why}")

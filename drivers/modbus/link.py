@@ -15,7 +15,7 @@ import math
 from itertools import count
 from typing import Protocol, cast
 
-from derms.errors import DeviceRefused, DeviceUnreachable, FieldError, ProtocolViolation
+from derms.errors import DeviceRefused, DeviceUnreachable, FieldError, ProtocolViolation, TurnedAway
 from drivers.modbus.frames import Framing, Question, exception_name
 from drivers.modbus.unit import Priority
 
@@ -105,6 +105,7 @@ class Link(asyncio.Protocol):
         "heard",
         "left",
         "open",
+        "turned_away",
         "unsure",
         "users",
     )
@@ -125,6 +126,8 @@ class Link(asyncio.Protocol):
         """Something was answered as it should be."""
         self.left = False
         """Closed because nobody used it any more."""
+        self.turned_away = False
+        """Closed by the other side before it said anything."""
         self.ended = "never made"
         """Why it is not open."""
         self.ended_s = -math.inf
@@ -162,7 +165,7 @@ class Link(asyncio.Protocol):
         call = _Call(questions, asker, priority, self._loop.create_future())
         now_s = self._loop.time()
         if not self.open:
-            call.fail(DeviceUnreachable, f"not connected: {self.ended}")
+            call.fail(self._gone, f"not connected: {self.ended}")
         elif self._queue or len(self._window) >= self._in_flight or now_s < self._ready_s:
             self._wait(call)
         else:
@@ -199,7 +202,11 @@ class Link(asyncio.Protocol):
         self._window.clear()
         self._queue.clear()
         for call in calls:
-            call.fail(DeviceUnreachable, why)
+            call.fail(self._gone, why)
+
+    @property
+    def _gone(self) -> type[DeviceUnreachable]:
+        return TurnedAway if self.turned_away else DeviceUnreachable
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -208,6 +215,7 @@ class Link(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         hint = "" if self.heard else self._loss_hint
+        self.turned_away = self.open and not (self.heard or self._received)
         self.drop(f"connection lost: {exc or 'closed by the device'}{hint}")
 
     def data_received(self, data: bytes) -> None:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import cached_property, partial
 
 from derms.domain.der import Endpoint, Transport
-from derms.errors import DeviceRefused, DeviceUnreachable, WriteForbidden
+from derms.errors import DeviceRefused, DeviceUnreachable, TurnedAway, WriteForbidden
 from derms.ports import FieldOptions
 from drivers.modbus import serial
 from drivers.modbus.frames import ADDRESSES, MBAP, RTU, Framing, Question, read_question, write_question
@@ -98,6 +98,7 @@ class _Session:
         self._failures = 0
         self._again_s = -math.inf
         self._failed_with = ""
+        self._failed_as: type[DeviceUnreachable] = DeviceUnreachable
 
     @property
     def framing(self) -> Framing:
@@ -130,20 +131,21 @@ class _Session:
         if last is not None and last.heard:
             self._failures = 0
         elif last is not None and not last.left:
-            self._put_off(last.ended_s, last.ended)
+            self._put_off(last.ended_s, last.ended, turned_away=last.turned_away)
 
-    def _put_off(self, from_s: float, why: str) -> None:
+    def _put_off(self, from_s: float, why: str, *, turned_away: bool = False) -> None:
         options = self._options
         wait_s = min(options.backoff_max_s, options.backoff_min_s * 2.0 ** min(self._failures, DOUBLINGS_MAX))
         self._failures += 1
         self._again_s = from_s + wait_s * (0.5 + 0.5 * self._chance.random())
         self._failed_with = why
+        self._failed_as = TurnedAway if turned_away else DeviceUnreachable
 
     async def _open(self, name: str) -> Link:
         loop = asyncio.get_running_loop()
         wait_s = self._again_s - loop.time()
         if wait_s > 0.0:
-            raise DeviceUnreachable(f"{name}: no connection: next try in {wait_s:.1f} s; {self._failed_with}")
+            raise self._failed_as(f"{name}: no connection: next try in {wait_s:.1f} s; {self._failed_with}")
         await self._rate.turn()
         link = self._new_link(loop)
         timeout_s = self._options.connect_timeout_s
@@ -156,8 +158,9 @@ class _Session:
                 self._put_off(loop.time(), f"no connection in {timeout_s:g} s")
                 raise DeviceUnreachable(f"{name}: {self._failed_with}") from error
             except OSError as error:
-                self._put_off(loop.time(), f"no connection: {str(error) or 'closed by the device' + self._loss_hint}")
-                raise DeviceUnreachable(f"{name}: {self._failed_with}") from error
+                why = f"no connection: {str(error) or 'closed by the device' + self._loss_hint}"
+                self._put_off(loop.time(), why, turned_away=isinstance(error, ConnectionResetError))
+                raise self._failed_as(f"{name}: {self._failed_with}") from error
             undo.pop_all()
         return link
 
@@ -214,6 +217,10 @@ class _SessionUnit:
     def connected(self) -> bool:
         return self._link is not None and self._link.open
 
+    @property
+    def registers_max(self) -> int:
+        return self._quirks.registers_max
+
     async def connect(self) -> None:
         self._link = link = await self._session.join(self)
         if self in link.unsure:
@@ -242,7 +249,7 @@ class _SessionUnit:
     def _questions(self, span: Span) -> tuple[Question, ...]:
         """The question for a span, or several for what this device does not give at once."""
         count = span.count
-        most = self._quirks.registers_max if 0 < count <= MAX_READ else max(count, 1)
+        most = self.registers_max if 0 < count <= MAX_READ else max(count, 1)
         ask = partial(read_question, self._framing, self._unit, self._answers_as, span.table)
         return tuple(ask(span.address + at, min(most, count - at)) for at in range(0, max(count, 1), most))
 

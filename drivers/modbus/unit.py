@@ -52,6 +52,12 @@ class Unit(Protocol):
         """Whether the connection that `connect` joined still stands; false for ever once that one is lost."""
         ...
 
+    @property
+    def registers_max(self) -> int:
+        """Registers that one request reads: MAX_READ unless the link says less. Longer reads go in parts, anyhow cut:
+        who minds where a cut falls asks for no more than this at once."""
+        ...
+
     async def connect(self) -> None:
         """Join the connection that stands, or make a new one; raises DeviceUnreachable."""
         ...

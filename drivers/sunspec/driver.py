@@ -111,7 +111,12 @@ class SunSpecDriver:
     async def _discover(self) -> _Session:
         found = await scan(self._unit, bases=self._quirks.bases, absent=self._quirks.sentinels)
         self._check(found)
-        layout, spans = read_plan(found.chain, models=self._measuring, absent=self._quirks.sentinels)
+        layout, spans = read_plan(
+            found.chain,
+            models=self._measuring,
+            absent=self._quirks.sentinels,
+            registers_max=self._unit.registers_max,
+        )
         places = {
             quantity: (control, place)
             for quantity, control in found.controls.items()

@@ -5,18 +5,18 @@ Source: SunSpec Device Information Model Specification 1.2, 3 (discovery).
 """
 
 import struct
-from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import pairwise
+from operator import gt, lt, ne
 
 from derms.domain.dispatch import Capabilities, Quantity
 from derms.domain.telemetry import Identity
 from derms.errors import DeviceMismatch, DeviceRefused, DeviceUnreachable
-from drivers.modbus.unit import MAX_READ, Priority, Unit
+from drivers.modbus.unit import Priority, Unit
 from drivers.sunspec.codec import Image
-from drivers.sunspec.control import Control, controls, reported
+from drivers.sunspec.control import Control, controls, reported, smallest
 from drivers.sunspec.models import BASES, END_MODEL, SUNS, Absent, Model, Point, counts_of, layout_of, model_layout
 
 MAX_MODELS = 64
@@ -87,25 +87,21 @@ class Discovery:
         return blake2b(text.encode(), digest_size=FINGERPRINT_BYTES).hexdigest()
 
 
-async def scan(
-    unit: Unit, *, bases: Sequence[int] = BASES, absent: Absent = (), registers_max: int = MAX_READ
-) -> Discovery:
+async def scan(unit: Unit, *, bases: Sequence[int] = BASES, absent: Absent = ()) -> Discovery:
     """Discover a device anew; raises DeviceMismatch for a map that is not SunSpec or not sound.
 
     `bases` are tried in order; one that is refused is passed over.
     """
     chain = await find_chain(unit, bases=bases)
     wanted = [place for model_id in DESCRIBING_MODELS if (place := chain.find(model_id))]
-    images = {
-        place.model_id: await read_image(unit, place, absent=absent, registers_max=registers_max) for place in wanted
-    }
+    images = {place.model_id: await read_image(unit, place, absent=absent) for place in wanted}
     if COMMON_MODEL not in images:
         raise DeviceMismatch("the device has no common model (1), so nobody knows who it is")
     found = controls(images)
     return Discovery(chain, _identity(images, found), found)
 
 
-async def verify(unit: Unit, known: Discovery, *, registers_max: int = MAX_READ) -> bool:
+async def verify(unit: Unit, known: Discovery) -> bool:
     """Whether a device is still the one that was scanned, from model 1 and the headers of the chain in few requests.
 
     False calls for a scan: another device or map, or a device that does not let registers be read across models.
@@ -119,8 +115,10 @@ async def verify(unit: Unit, known: Discovery, *, registers_max: int = MAX_READ)
     if chain.closed:
         expected[chain.end] = struct.pack(">H", END_MODEL)
     wanted = [range(address, address + len(words) // 2) for address, words in expected.items()]
+    points = [point for point in model_layout(COMMON_MODEL).points.values() if point.end <= common.size]
+    wanted += [range(common.address + point.offset, common.address + point.end) for point in points]
     try:
-        held = await _registers(unit, [*wanted, range(common.address, common.address + common.size)], registers_max)
+        held = await _registers(unit, [*wanted, range(common.address, common.address + common.size)])
     except DeviceRefused:
         return False
     if any(_joined(held, address, len(words) // 2) != words for address, words in expected.items()):
@@ -130,15 +128,19 @@ async def verify(unit: Unit, known: Discovery, *, registers_max: int = MAX_READ)
     return texts == (who.manufacturer, who.model, who.version, who.serial)
 
 
-async def _registers(unit: Unit, wanted: Iterable[range], registers_max: int) -> Mapping[int, bytes]:
-    """Registers by address that cover ranges of addresses, in as few requests as possible."""
+async def _registers(unit: Unit, wanted: Iterable[range]) -> Mapping[int, bytes]:
+    """Registers by address that cover ranges of addresses, in as few requests as possible.
+
+    A request ends where a range ends, unless none does within its reach.
+    """
     found: dict[int, bytes] = {}
-    needed = sorted({address for addresses in wanted for address in addresses})
-    for address in needed:
+    ranges = sorted(wanted, key=lambda addresses: addresses.start)
+    for address in (address for addresses in ranges for address in addresses):
         if address not in found:
-            last = needed[bisect_left(needed, address + registers_max) - 1]
-            data = await unit.read(address, last + 1 - address)
-            found.update((address + at, data[2 * at : 2 * at + 2]) for at in range(last + 1 - address))
+            reach = range(address + 1, address + unit.registers_max + 1)
+            end = max((addresses.stop for addresses in ranges if addresses.stop in reach), default=reach[-1])
+            data = await unit.read(address, end - address)
+            found.update((address + at, data[2 * at : 2 * at + 2]) for at in range(end - address))
     return found
 
 
@@ -171,42 +173,41 @@ async def find_chain(unit: Unit, *, bases: Sequence[int] = BASES) -> Chain:
             )
 
 
-async def read_image(
-    unit: Unit,
-    place: Place,
-    *,
-    absent: Absent = (),
-    registers_max: int = MAX_READ,
-    priority: Priority = Priority.READ,
-) -> Image:
-    """Read a model whole, in as few requests of at most `registers_max` registers as `pieces` makes of it.
+async def read_image(unit: Unit, place: Place, *, absent: Absent = (), priority: Priority = Priority.READ) -> Image:
+    """Read a model whole, in as few requests as `pieces` makes of it.
 
     Values and their scale factors that do not fit one request may be of two moments. Then the scale factors are read
-    a second time after the values, and one that changed makes NaN of what it scales; see `Image.faults`.
+    before the first and after the last of their values, and one that changed makes NaN of what it scales; see
+    `Image.faults`.
     What lies beyond MAX_IMAGE counts as not implemented. KeyError for a model that is not known.
     """
-    model = model_layout(place.model_id)
+    model, registers_max = model_layout(place.model_id), unit.registers_max
     size = min(place.size, MAX_IMAGE if counts_of(place.model_id) else model.size)
     if size <= registers_max:
         return Image(place.model_id, await unit.read(place.address, size), absent=absent)
     requests = pieces(model, 0, min(size, model.size), registers_max)
+    before = await _factors(unit, place, model, apart(model, model.points.values(), requests, lt), priority)
     data = await _read(unit, place, requests, priority)
     if model.size < size:
         model = layout_of(place.model_id, data, size)
         more = pieces(model, len(data) // 2, min(size, model.size), registers_max)
         data += await _read(unit, place, more, priority)
         requests += more
-    twice = apart(model, model.points.values(), requests)
-    if not twice:
-        return Image(place.model_id, data, absent=absent)
-    first = twice[0].offset
-    again = await _read(unit, place, pieces(model, first, twice[-1].end, registers_max), priority)
-    unsteady = {
-        scale.name
-        for scale in twice
-        if data[2 * scale.offset : 2 * scale.end] != again[2 * (scale.offset - first) : 2 * (scale.end - first)]
-    }
+    after = await _factors(unit, place, model, apart(model, model.points.values(), requests, gt), priority)
+    seen = (*before.items(), *after.items())
+    unsteady = {scale.name for scale, word in seen if word != data[2 * scale.offset : 2 * scale.end]}
     return Image(place.model_id, data, absent=absent, unsteady=unsteady)
+
+
+async def _factors(
+    unit: Unit, place: Place, model: Model, scales: Sequence[Point], priority: Priority
+) -> Mapping[Point, bytes]:
+    """The bytes of scale factors, in order of their offsets, as they are now."""
+    if not scales:
+        return {}
+    first, end = scales[0].offset, scales[-1].end
+    data = await _read(unit, place, pieces(model, first, end, unit.registers_max), priority)
+    return {scale: data[2 * (scale.offset - first) : 2 * (scale.end - first)] for scale in scales}
 
 
 async def _read(unit: Unit, place: Place, requests: Iterable[range], priority: Priority) -> bytes:
@@ -215,16 +216,22 @@ async def _read(unit: Unit, place: Place, requests: Iterable[range], priority: P
     )
 
 
-def apart(model: Model, points: Iterable[Point], requests: Sequence[range]) -> list[Point]:
-    """The scale factors that are read, and in another request than one of their points; in order of their offsets."""
-    found = set()
-    for point in points:
-        scale = model.scale_of(point)
-        home = next((request for request in requests if point.offset in request), None)
-        if home is not None and isinstance(scale, Point) and scale.offset not in home:
-            found.add(scale)
-    there = (scale for scale in found if any(scale.offset in request for request in requests))
-    return sorted(there, key=lambda scale: scale.offset)
+def apart(
+    model: Model, points: Iterable[Point], requests: Sequence[range], which: Callable[[int, int], bool] = ne
+) -> list[Point]:
+    """The scale factors that are read, and in another request than one of their points; in order of their offsets.
+
+    `which` compares the place of that point's request with the factor's: `lt` for factors that come after a point of
+    theirs, `gt` for those that come before one.
+    """
+    homes = {offset: number for number, request in enumerate(requests) for offset in request}
+    scaled = [(point, scale) for point in points if isinstance(scale := model.scale_of(point), Point)]
+    found = {
+        scale
+        for point, scale in scaled
+        if {point.offset, scale.offset} <= homes.keys() and which(homes[point.offset], homes[scale.offset])
+    }
+    return sorted(found, key=lambda scale: scale.offset)
 
 
 def pieces(model: Model, start: int, end: int, registers_max: int) -> list[range]:
@@ -236,7 +243,8 @@ def pieces(model: Model, start: int, end: int, registers_max: int) -> list[range
     points = sorted(
         (point for point in model.points.values() if start <= point.offset < end), key=lambda point: point.offset
     )
-    groups = {point.offset for before, point in pairwise(points) if _outer(point) != _outer(before)}
+    outer = {point.offset: point.group.partition(".")[0] for point in points}
+    groups = {at for before, at in pairwise(outer) if outer[before] != outer[at]}
     found: list[range] = []
     while start < end:
         stop = start + registers_max
@@ -246,11 +254,6 @@ def pieces(model: Model, start: int, end: int, registers_max: int) -> list[range
         found.append(range(start, min(stop, end)))
         start = stop
     return found
-
-
-def _outer(point: Point) -> str:
-    """The outermost group of a point, `Crv[0]`; empty at the top."""
-    return point.name.partition(".")[0] if "." in point.name else ""
 
 
 async def _base(unit: Unit, bases: Sequence[int]) -> int:
@@ -283,14 +286,14 @@ async def _header(unit: Unit, address: int) -> tuple[int, int]:
 
 def _identity(images: Mapping[int, Image], found: Mapping[Quantity, Control]) -> Identity:
     common = images[COMMON_MODEL]
-    return Identity(
+    return Identity(  # with the smallest of one rating each: a rating of zero is none
         manufacturer=common.text("Mn"),
         model=common.text("Md"),
         version=common.text("Vr"),
         serial=common.text("SN"),
-        p_rated_w=reported(images, (702, "WMaxRtg"), (702, "WMax"), (120, "WRtg"), (121, "WMax")),
-        s_rated_va=reported(images, (702, "VAMaxRtg"), (702, "VAMax"), (120, "VARtg"), (121, "VAMax")),
-        energy_wh=reported(images, (713, "WHRtg"), (802, "WHRtg"), (120, "WHRtg")),
-        v_nominal_v=reported(images, (702, "VNomRtg"), (702, "VNom"), (121, "VRef")),
+        p_rated_w=smallest(reported(images, (702, "WMaxRtg"), (702, "WMax"), (120, "WRtg"), (121, "WMax"))),
+        s_rated_va=smallest(reported(images, (702, "VAMaxRtg"), (702, "VAMax"), (120, "VARtg"), (121, "VAMax"))),
+        energy_wh=smallest(reported(images, (713, "WHRtg"), (802, "WHRtg"), (120, "WHRtg"))),
+        v_nominal_v=smallest(reported(images, (702, "VNomRtg"), (702, "VNom"), (121, "VRef"))),
         capabilities=Capabilities(takes=frozenset(found)),
     )

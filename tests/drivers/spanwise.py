@@ -1,13 +1,15 @@
-"""Part of units in tests that stand for a whole connection: a reading as one read after the other."""
+"""Part of units in tests that stand for a whole connection: a reading as one read after the other, uncut."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
-from drivers.modbus.unit import Priority, Span, Table
+from drivers.modbus.unit import MAX_READ, Priority, Span, Table
 
 
 class Spanwise(Protocol):
-    """Gives a class with `read` the `reading` of drivers.modbus.unit.Unit."""
+    """Gives a class with `read` the `reading` and `registers_max` of drivers.modbus.unit.Unit."""
+
+    registers_max: int = MAX_READ
 
     def read(
         self, address: int, count: int, *, table: Table = Table.HOLDING, priority: Priority = Priority.READ

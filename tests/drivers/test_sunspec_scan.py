@@ -161,7 +161,8 @@ class MapUnit(Spanwise):
 
 
 def image_read(unit: MapUnit, model_id: int, size: int, registers_max: int = 125) -> Image:
-    return asyncio.run(read_image(unit, Place(model_id, unit.base, size), registers_max=registers_max))
+    unit.registers_max = registers_max
+    return asyncio.run(read_image(unit, Place(model_id, unit.base, size)))
 
 
 def string_bank(strings: int) -> bytes:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from derms.domain.arrays import FloatArray
 from derms.domain.quality import Quality
 from derms.domain.telemetry import COLUMNS, is_phase
-from derms.field.judge import CHECKS, COMPARED, Evidence, Judgement, Plates, weigh
+from derms.field.checks import CHECKS, COMPARED, Evidence, Plates
+from derms.field.judge import Judgement, weigh
 
 PV: Mapping[str, Any] = {"p_w": 8e3, "q_var": 1e3, "v_v": 240.0, "f_hz": 60.0, "s_va": 8.1e3, "pf": 0.99}
 BATTERY: Mapping[str, Any] = {**PV, "soc_frac": 0.5}
