@@ -3,14 +3,16 @@
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from derms.domain.der import DISPATCHED_KINDS, Device, DeviceKind
+from derms.errors import Problem
 from derms.ports import Clock, DeviceDriver, DriverInfo, FieldOptions
 from drivers.modbus.quirks import STANDARD, LinkQuirks
 from drivers.modbus.session import Sessions
 from drivers.modbus.unit import Unit
 from drivers.profiles.driver import RegisterDriver, SunSpecWithRegisters
-from drivers.profiles.loader import packaged
+from drivers.profiles.loader import broken, packaged
 from drivers.profiles.profile import Profile, Speaks
 from drivers.sunspec.driver import SunSpecDriver
 
@@ -46,11 +48,15 @@ REGISTRY: Mapping[str, Entry] = {
 }
 
 
-class Kit:
-    """All drivers of a table; see derms.ports.DriverKit."""
+NO_PROBLEMS: Mapping[str, Sequence[Problem]] = MappingProxyType({})
 
-    def __init__(self, table: Mapping[str, Entry]) -> None:
+
+class Kit:
+    """All drivers of a table; see derms.ports.DriverKit. `problems` says what is wrong with those it cannot have."""
+
+    def __init__(self, table: Mapping[str, Entry], problems: Mapping[str, Sequence[Problem]] = NO_PROBLEMS) -> None:
         self._table = table
+        self.problems = problems
 
     @property
     def names(self) -> Mapping[str, DriverInfo]:
@@ -69,5 +75,5 @@ class Kit:
 
 
 def drivers() -> Kit:
-    """All drivers that this installation has."""
-    return Kit(REGISTRY)
+    """All drivers that this installation has, and the mistakes of profiles that cannot be used."""
+    return Kit(REGISTRY, broken())

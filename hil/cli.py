@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import errno
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,6 +24,7 @@ from hil.specimen import MODELS, Manner, ReadOnly, Reverts, Specimen
 from hil.world import PLACE_DEG, World
 
 FEEDER = "ieee123"
+PORT = 15020
 PORTS = 65536
 TICK_S = 0.2
 """Of a device alone."""
@@ -38,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("stopped")
     except OSError as error:
         what = f"write {error.filename}" if error.filename else f"listen on {options.host}, ports from {options.port}"
-        print(f"derms-hil: cannot {what}: {error.strerror}", file=sys.stderr)
+        hint = "; give another --port, or --port 0 for any" if error.errno == errno.EADDRINUSE else ""
+        print(f"derms-hil: cannot {what}: {error.strerror}{hint}", file=sys.stderr)
         return 1
     return 0
 
@@ -123,7 +126,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, dest="command")
     fleet = commands.add_parser("fleet", help="run the simulated fleet until Ctrl-C")
     fleet.add_argument("--host", default="127.0.0.1")
-    fleet.add_argument("--port", type=whole(0, PORTS - 1), default=15020, help="of the first device; the others follow")
+    help_port = "of the first device, %(default)s when not given; the others follow"
+    fleet.add_argument("--port", type=whole(0, PORTS - 1), default=PORT, help=help_port)
     fleet.add_argument("--seed", type=whole(0, 2**32), default=1)
     fleet.add_argument("--hours", type=number(0.0, 1e6), default=0.0, help="stop after this time; 0 runs until Ctrl-C")
     fleet.add_argument("--dt", type=number(0.1, 60.0), default=1.0, metavar="S", help="length of a physics step")
@@ -134,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_device(device: argparse.ArgumentParser) -> None:
     device.add_argument("--host", default="127.0.0.1")
-    device.add_argument("--port", type=whole(0, PORTS - 1), default=15020, help="0 for any")
+    device.add_argument("--port", type=whole(0, PORTS - 1), default=PORT, help="%(default)s when not given; 0 for any")
     device.add_argument("--unit", type=whole(1, 247), default=1)
     device.add_argument("--rtu", action="store_true", help="RTU frames over TCP instead of Modbus TCP")
     device.add_argument("--models", type=_models, default=MODELS, metavar="1,701,...", help="default: all there are")

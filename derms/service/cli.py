@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import tzinfo
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,6 +86,7 @@ def _loading() -> Iterator[None]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="derms", description="Control room for distributed energy resources.")
+    parser.add_argument("--version", action="version", version=f"derms {version('derms')}")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, run, text in (
         ("run", _run, "run the service against the devices that a site file names"),
@@ -113,27 +115,32 @@ def _add_fleet(fleet: argparse.ArgumentParser) -> None:
     action.set_defaults(run=_import)
 
 
-def _refuse(error: ConfigError, *, as_json: bool) -> int:
+def _rows(problems: Sequence[Problem]) -> list[dict[str, str]]:
+    """Problems for programs."""
+    return [{"file": p.file, "where": p.where, "wrong": p.wrong, "right": p.right} for p in problems]
+
+
+def _refuse(error: ConfigError, *, as_json: bool, undone: str = "started") -> int:
+    """Tell every mistake; `undone` is what did not happen because of them."""
     if as_json:
-        rows = [{"file": p.file, "where": p.where, "wrong": p.wrong, "right": p.right} for p in error.problems]
-        print(json.dumps({"ok": False, "problems": rows}))
+        print(json.dumps({"ok": False, "problems": _rows(error.problems)}))
     else:
         for problem in error.problems:
             print(problem, file=sys.stderr)
         count = len(error.problems)
-        print(f"{count} {'mistake' if count == 1 else 'mistakes'}; nothing was started", file=sys.stderr)
+        print(f"{count} {'mistake' if count == 1 else 'mistakes'}; nothing was {undone}", file=sys.stderr)
     return WRONG_INPUT
 
 
 def _load(path: Path) -> "Site":
     """The site that a file describes; raises ConfigError with every mistake."""
     with _loading():
-        from derms.service.config import load_site
+        from derms.service.config import broken_drivers, load_site
         from derms.service.inspection import find_newer_records
 
-        names, feeder = plugins.drivers().names, plugins.feeder_source()
+        kit, feeder = plugins.drivers(), plugins.feeder_source()
     try:
-        site = load_site(path, drivers=names, feeder=feeder)
+        site = load_site(path, drivers=kit.names, feeder=feeder, broken=broken_drivers(kit))
     except OSError as error:
         raise _unreadable(path, error) from error
     find_newer_records(site.storage)
@@ -148,23 +155,43 @@ def _unreadable(file: Path, error: OSError) -> ConfigError:
     return ConfigError([Problem(str(file), "file", wrong, "name a file or folder that this user may read")])
 
 
+def _unusable() -> list[Problem]:
+    """The mistakes of all drivers that cannot be had, whether the site uses them or not."""
+    from derms.service.config import broken_drivers
+
+    return [problem for problems in broken_drivers(plugins.drivers()).values() for problem in problems]
+
+
 def _check(options: argparse.Namespace) -> int:
     try:
         site = _load(options.config)
     except ConfigError as error:
-        return _refuse(error, as_json=options.json)
+        told = set(error.problems)
+        every = error.problems + [problem for problem in _unusable() if problem not in told]
+        return _refuse(ConfigError(every), as_json=options.json)
     from derms.service.inspection import link_costs
 
+    unusable = _unusable()
     costs = link_costs(site.fleet, site.field)
     if options.json:
-        classes = [{"class": cost.name, "devices": cost.devices, "bytes_per_month": cost.bytes} for cost in costs]
-        found = {"ok": True, "problems": [], "devices": len(site.fleet), "mode": site.mode, "polling": classes}
+        classes = [
+            {"class": cost.name, "devices": cost.devices, "bytes_per_month": round(cost.bytes)} for cost in costs
+        ]
+        found = {
+            "ok": True,
+            "problems": _rows(unusable),
+            "devices": len(site.fleet),
+            "mode": site.mode,
+            "polling": classes,
+        }
         print(json.dumps(found))
     else:
         name = f"{site.name}, feeder {site.package.id}"
         print(f"{options.config}: good: {name}, {len(site.fleet)} devices, mode {site.mode}")
         for cost in costs:
             print(f"  {cost}")
+        for problem in unusable:
+            print(f"not used by this site: {problem}", file=sys.stderr)
     return OK
 
 
@@ -182,9 +209,9 @@ def _import(options: argparse.Namespace) -> int:
     try:
         return asyncio.run(work())
     except ConfigError as error:
-        return _refuse(error, as_json=options.json)
+        return _refuse(error, as_json=options.json, undone="written")
     except OSError as error:
-        return _refuse(_unreadable(options.into, error), as_json=options.json)
+        return _refuse(_unreadable(options.into, error), as_json=options.json, undone="written")
 
 
 def _device(arguments: Sequence[str]) -> int:

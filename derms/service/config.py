@@ -1,10 +1,14 @@
 """The configuration of a site: the site file and the fleet file it names, with every mistake at once."""
 
-from collections.abc import Callable, Mapping
+import csv
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import StringIO
 from pathlib import Path
-from typing import TypeVar
+from types import MappingProxyType
+from typing import Protocol, TypeVar, runtime_checkable
 from zoneinfo import ZoneInfo, available_timezones
 
 import numpy as np
@@ -16,8 +20,8 @@ from derms.domain.mode import Mode
 from derms.domain.settings import DispatchSettings, EstimateSettings, FieldSettings, PlanSettings, PlanWeights
 from derms.errors import ConfigError, Problem
 from derms.field.shards import refuses
-from derms.ports import DriverInfo
-from derms.service.files import Report, did_you_mean, parse_number, read_csv
+from derms.ports import DriverInfo, DriverKit
+from derms.service.files import Report, did_you_mean, parse_number, read_csv, read_text
 from derms.service.fleet_columns import describe_columns
 from derms.service.fleet_file import FleetFile, read_fleet
 from derms.service.point_map import describe_points
@@ -29,6 +33,26 @@ T = TypeVar("T")
 HISTORY_MAX_PEAKS = 100.0
 """Past net load beyond this many times the feeder's peak is another unit."""
 HISTORY_COLUMNS = ["time_utc", "net_load_kw"]
+FEEDERS = ("ieee123",)
+"""Feeders that come with the product."""
+END_MARK = "\x1f"
+_NOT_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+Broken = Mapping[str, Sequence[Problem]]
+"""Mistakes by driver, of drivers that cannot be had."""
+NOT_BROKEN: Broken = MappingProxyType({})
+
+
+@runtime_checkable
+class TellsBroken(Protocol):
+    """A kit of drivers that says what is wrong with those it cannot have."""
+
+    problems: Broken
+
+
+def broken_drivers(kit: DriverKit) -> Broken:
+    """What is wrong with the drivers that a kit cannot have."""
+    return kit.problems if isinstance(kit, TellsBroken) else NOT_BROKEN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,19 +81,25 @@ class Site:
     estimate: EstimateSettings
 
 
-def load_site(path: Path, *, drivers: Mapping[str, DriverInfo], feeder: Callable[[str], FeederPackage]) -> Site:
+def load_site(
+    path: Path,
+    *,
+    drivers: Mapping[str, DriverInfo],
+    feeder: Callable[[str], FeederPackage],
+    broken: Broken = NOT_BROKEN,
+) -> Site:
     """Read a site file and what it names; paths in it are relative to it.
 
-    `drivers` are the names that the fleet file may use, `feeder` loads a package by id or path. Raises
-    ConfigError with every mistake of every file.
+    `drivers` are the names that the fleet file may use, `broken` those that it could if they had no mistakes,
+    `feeder` loads a package by id or path. Raises ConfigError with every mistake of every file.
     """
     file = SiteFile(path)
     report, values = file.report, read_tables(file)
     site, scada = values["site"], values["scada"]
     zone = _timezone(file, site["timezone"])
-    package = _collect(report, lambda: feeder(_feeder_path(path, site["feeder"]))) if site["feeder"] else None
+    package = _package(file, path, site["feeder"], feeder) if site["feeder"] else None
     fleet_path = _named_file(file, path, "fleet.file", values["fleet"]["file"])
-    fleet = _collect(report, lambda: read_fleet(fleet_path, drivers=drivers, package=package)) if fleet_path else None
+    fleet = _collect(report, lambda: load_fleet(fleet_path, drivers, package, broken)) if fleet_path else None
     if fleet is not None:
         report.problems += fleet.report.problems
     utility = read_scada(file, path.parent, scada, package)
@@ -109,6 +139,50 @@ def load_site(path: Path, *, drivers: Mapping[str, DriverInfo], feeder: Callable
     )
 
 
+def load_fleet(
+    path: Path, drivers: Mapping[str, DriverInfo], package: FeederPackage | None, broken: Broken = NOT_BROKEN
+) -> FleetFile:
+    """The fleet file with its mistakes, and with those of the broken drivers that it names.
+
+    Raises ConfigError for a file that is no CSV.
+    """
+    _require_csv(path)
+    known = {**dict.fromkeys(broken, DriverInfo(frozenset(DeviceKind))), **drivers}
+    found = read_fleet(path, drivers=known, package=package)
+    found.report.problems += _broken_uses(path, broken)
+    return found
+
+
+def _require_csv(path: Path) -> None:
+    """Raises ConfigError for what is no text, and for a quotation mark that takes the rest of the file with it."""
+    source, report = read_text(path, row="row"), Report(str(path))
+    if found := _NOT_TEXT.search(source):
+        place = f"row {source.count(chr(10), 0, found.start()) + 1}"
+        wrong = f"byte 0x{ord(found[0]):02x} is in no text file"
+        raise report.error(place, wrong, "save it as comma-separated CSV, as plain text")
+    try:
+        rows = list(csv.reader(StringIO(f"{source}\n{END_MARK}", newline="")))
+    except csv.Error as error:
+        raise report.error("file", f"is not CSV ({error})", "save it as comma-separated CSV") from error
+    if rows[-1] != [END_MARK]:
+        right = 'close it, or write "" for one in a text'
+        raise report.error(f"row {len(rows)}", "a quotation mark is not closed", right)
+
+
+def _broken_uses(path: Path, broken: Broken) -> Iterator[Problem]:
+    """A problem for every row that names a broken driver, and the mistakes of each such driver."""
+    table = read_csv(path) if broken else None
+    if table is None or "driver" not in table.header:
+        return
+    column = table.header.index("driver")
+    uses = [(row, cells[column]) for row, cells in table.rows if len(cells) > column and cells[column] in broken]
+    for row, name in uses:
+        wrong = f"the profile of driver '{name}' has mistakes"
+        yield Problem(str(path), f"row {row}, column driver", wrong, "correct the profile, as is said below")
+    for name in dict.fromkeys(name for _, name in uses):
+        yield from broken[name]
+
+
 def describe() -> str:
     """The reference of site file and fleet file as Markdown: every key and column with default and bounds."""
     return (
@@ -122,6 +196,20 @@ def _collect(report: Report, load: Callable[[], T]) -> T | None:
         return load()
     except ConfigError as error:
         report.problems += error.problems
+        return None
+
+
+def _package(file: SiteFile, path: Path, name: str, load: Callable[[str], FeederPackage]) -> FeederPackage | None:
+    """The feeder that the site file names, or None after its problems have joined those of the site file."""
+    try:
+        return load(_feeder_path(path, name))
+    except ConfigError as error:
+        if all(not Path(problem.file).parent.exists() for problem in error.problems):
+            wrong = f"[site] feeder = '{name}': there is no such feeder"
+            right = did_you_mean(name, FEEDERS, f"it is {' or '.join(FEEDERS)}, or the path of a feeder's folder")
+            file.report.add(file.where("site.feeder"), wrong, right)
+        else:
+            file.report.problems += error.problems
         return None
 
 

@@ -11,16 +11,18 @@ import math
 import os
 import random
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 
 from derms.domain.der import Device
 from derms.domain.telemetry import Identity
 from derms.errors import ConfigError, FieldError, Problem
 from derms.ports import Clock, DeviceDriver, DriverKit, FeederSource, FieldOptions
+from derms.service.config import broken_drivers, load_fleet
 from derms.service.files import read_csv, read_text
-from derms.service.fleet_file import read_fleet
 
 PROBES_AT_ONCE = 50
 PROBE_TIMEOUT_S = 5.0
@@ -65,10 +67,11 @@ async def import_fleet(
 ) -> int:
     """Do what the command line asks; returns the exit status. Raises ConfigError with every mistake."""
     package = feeder(options.feeder) if options.feeder else None
-    found = read_fleet(options.new, drivers=kit.names, package=package)
+    found = load_fleet(options.new, kit.names, package, broken_drivers(kit))
     if found.report.problems:
         raise ConfigError(found.report.problems)
-    changes = difference(_rows(options.into) if options.into.exists() else {}, _rows(options.new))
+    begins = not options.into.exists()
+    changes = difference({} if begins else _rows(options.into), _rows(options.new))
     new = {change.id for change in changes if change.what != "removed"}
     if options.probe:
         asked = [device for device in found.devices if device.id in new]
@@ -78,7 +81,7 @@ async def import_fleet(
     backup = None
     if changes and not options.dry_run:
         backup = _put(options.into, read_text(options.new), clock.utc())
-    _show(options, changes, backup)
+    _show(options, changes, backup, begins=begins)
     return 0
 
 
@@ -92,11 +95,10 @@ def _rows(path: Path) -> Mapping[str, Mapping[str, str]]:
 def _put(into: Path, text: str, now: datetime) -> Path | None:
     """Give the fleet file a new content in one step; returns where the old one is kept. Raises ConfigError."""
     fresh = into.with_name(f".{into.name}.new")
-    backup = into.with_name(f"{into.stem}-{now:%Y%m%dT%H%M%SZ}{into.suffix}")
-    kept = into.exists()
+    backup = None
     try:
-        if kept:
-            os.link(into, backup)
+        if into.exists():
+            backup = _keep(into, now)
         with fresh.open("w", encoding="utf-8", newline="") as file:
             file.write(text)
             file.flush()
@@ -105,10 +107,21 @@ def _put(into: Path, text: str, now: datetime) -> Path | None:
     except OSError as error:
         wrong = f"cannot be written ({error.strerror})"
         raise ConfigError([Problem(str(into), "file", wrong, "nothing was changed; give a place to write")]) from error
-    return backup if kept else None
+    return backup
 
 
-def _show(options: argparse.Namespace, changes: Sequence[Change], backup: Path | None) -> None:
+def _keep(into: Path, now: datetime) -> Path:
+    """A second name for a file, which says when, with a number behind where that is taken; raises OSError."""
+    stem = f"{into.stem}-{now:%Y%m%dT%H%M%SZ}"
+    for number in count(1):
+        backup = into.with_name(stem + (f"-{number}" if number > 1 else "") + into.suffix)
+        with suppress(FileExistsError):
+            os.link(into, backup)
+            break
+    return backup
+
+
+def _show(options: argparse.Namespace, changes: Sequence[Change], backup: Path | None, *, begins: bool) -> None:
     done = bool(changes) and not options.dry_run
     if options.json:
         rows = [asdict(change) for change in changes]
@@ -119,6 +132,8 @@ def _show(options: argparse.Namespace, changes: Sequence[Change], backup: Path |
     counts = [(what, sum(change.what == what for change in changes)) for what in ("added", "removed", "changed")]
     told = ", ".join(f"{count} {what}" for what, count in counts)
     print(f"{told}: " + (f"{options.into} is written" if done else "nothing is written"))
+    if begins and options.dry_run:
+        print(f"there is no file {options.into} yet; without --dry-run it would be made")
     if backup is not None:
         print(f"the former file is {backup}")
 

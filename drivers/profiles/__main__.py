@@ -6,7 +6,7 @@ from pathlib import Path
 
 from derms.errors import ConfigError
 from drivers.profiles.layout import read_plan
-from drivers.profiles.loader import load_profile, packaged
+from drivers.profiles.loader import FOLDER, load_profile, load_profiles
 from drivers.profiles.profile import Profile, Speaks
 
 
@@ -25,7 +25,8 @@ def summary(profile: Profile) -> str:
 def main(arguments: Sequence[str]) -> int:
     """Check the files named, or all packaged profiles; 2 when one has mistakes, which are all told."""
     try:
-        profiles = [load_profile(Path(name)) for name in arguments] if arguments else list(packaged().values())
+        named = [load_profile(Path(name)) for name in arguments]
+        profiles = named or list(load_profiles(FOLDER).values())
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2

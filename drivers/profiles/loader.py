@@ -1,7 +1,8 @@
 """Profiles from their YAML files, with every mistake at once: where it is, what is wrong, what would be right."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,42 @@ from drivers.sunspec.quirks import SunSpecQuirks
 FOLDER = Path(__file__).parent
 
 
-@cache
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """The profiles of a folder, the template left out."""
+
+    profiles: Mapping[str, Profile]
+    """Those without mistakes, by id."""
+    problems: Mapping[str, Sequence[Problem]]
+    """Mistakes of the others, by the names of their files without .yaml."""
+
+
 def packaged() -> Mapping[str, Profile]:
-    """The profiles that come with the product, by id; raises ConfigError with every mistake in any of them."""
-    return load_profiles(FOLDER)
+    """The profiles that come with the product, by id; those with mistakes are in `broken` instead."""
+    return _packaged().profiles
+
+
+def broken() -> Mapping[str, Sequence[Problem]]:
+    """The mistakes of the packaged profiles that cannot be used, by name."""
+    return _packaged().problems
+
+
+@cache
+def _packaged() -> Shelf:
+    return read_profiles(FOLDER)
 
 
 def load_profiles(folder: Path) -> Mapping[str, Profile]:
     """Every profile of a folder by id, the template left out; raises ConfigError with every mistake in any of them."""
-    problems: list[Problem] = []
+    shelf = read_profiles(folder)
+    if shelf.problems:
+        raise ConfigError([problem for problems in shelf.problems.values() for problem in problems])
+    return shelf.profiles
+
+
+def read_profiles(folder: Path) -> Shelf:
+    """Every profile of a folder; a mistake in one costs none of the others."""
+    problems: dict[str, Sequence[Problem]] = {}
     profiles: dict[str, Profile] = {}
     for path in sorted(folder.glob("*.yaml")):
         if path.name == TEMPLATE:
@@ -40,12 +68,10 @@ def load_profiles(folder: Path) -> Mapping[str, Profile]:
         try:
             profile = load_profile(path)
         except ConfigError as error:
-            problems.extend(error.problems)
+            problems[path.stem] = error.problems
         else:
             profiles[profile.id] = profile
-    if problems:
-        raise ConfigError(problems)
-    return profiles
+    return Shelf(profiles, problems)
 
 
 def load_profile(path: Path) -> Profile:

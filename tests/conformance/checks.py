@@ -16,10 +16,9 @@ from derms.ports import DeviceDriver, FieldOptions
 from derms.service.clock import LoopClock
 from derms.service.simulated import SimulatedLoop, run_simulated
 from drivers.profiles.profile import Level
-from drivers.registry import drivers
 from hil.fault_kinds import Fault
 from hil.server import Endpoint as Server
-from tests.conformance.devices import P_RATED_W, Make, Simulated
+from tests.conformance.devices import KIT, P_RATED_W, PROFILES, Make, Simulated
 from tests.drivers.commissioning import HOST, PORT, START
 
 TICK_S = 0.25
@@ -113,8 +112,14 @@ async def _read_back(trial: Trial) -> None:
         wanted_w, held = await trial.commanded(quantity)
         assert held.value_w is not None, f"{quantity.value} is not held"
         assert abs(held.value_w - wanted_w) <= held.resolution_w, (
-            f"{quantity.value}: {held.value_w:g}, not {wanted_w:g}"
+            f"{quantity.value}: {held.value_w:g}, not {wanted_w:g}{_place(trial.make, quantity)}"
         )
+
+
+def _place(make: Make, quantity: Quantity) -> str:
+    """Which register of a profile's map a value is read back from, as the end of a message."""
+    control = PROFILES[make.name].controls.get(quantity) if make.name in PROFILES else None
+    return f", in {control.shown.table.name.lower()} register {control.shown.address}" if control else ""
 
 
 async def _release(trial: Trial) -> None:
@@ -226,7 +231,7 @@ async def _try(make: Make, check: Check, loop: SimulatedLoop) -> None:
     options = OPTIONS if not check.read_only else FieldOptions(timeout_s=2.0, connect_timeout_s=2.0, read_only=True)
     endpoint = Endpoint(HOST, PORT, make.unit)
     device = Device(id="dut", kind=make.kind, driver=make.name, endpoint=endpoint, bus="", p_rated_w=P_RATED_W)
-    driver = drivers().open([device], LoopClock(loop, START), options, random.Random(1))[device.id]
+    driver = KIT.open([device], LoopClock(loop, START), options, random.Random(1))[device.id]
     passing = asyncio.ensure_future(_pass_time(simulated))
     try:
         await driver.connect()

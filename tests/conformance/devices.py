@@ -1,16 +1,25 @@
-"""A simulated device for every registered driver: a reference device for SunSpec, for others one made from the map."""
+"""A simulated device for every registered driver and for the template of profiles.
+
+A reference device for SunSpec, for others one made from the map.
+"""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from derms.domain.der import DeviceKind
 from derms.domain.dispatch import Quantity
-from drivers.profiles.loader import packaged
+from drivers.profiles.loader import FOLDER, broken, load_profile, packaged
 from drivers.profiles.point import Point
-from drivers.profiles.profile import Level, Speaks
+from drivers.profiles.profile import Level, Profile, Speaks
+from drivers.registry import REGISTRY, Kit, entry
 from hil.specimen import Specimen
 from tests.drivers.profile_devices import RATED_W, Beside, ProfileDevice
 
+TEMPLATE = load_profile(FOLDER / "TEMPLATE.yaml")
+PROFILES: Mapping[str, Profile] = {**packaged(), TEMPLATE.id: TEMPLATE}
+KIT = Kit({**REGISTRY, TEMPLATE.id: entry(TEMPLATE)}, broken())
+"""Every registered driver, and the template as if it were one."""
 P_RATED_W = RATED_W
 MEASURED_W = 1380.0
 """What a device made from its map measures, with the sign that its registers can hold."""
@@ -46,7 +55,7 @@ class Make:
 
     def device(self, serial: str = "SN-1") -> Simulated:
         """A device of this make."""
-        profile = packaged().get(self.name)
+        profile = PROFILES.get(self.name)
         if profile is not None and profile.speaks is Speaks.REGISTERS:
             return ProfileDevice(profile, p_w=self.p_w, serial=serial)
         specimen = Specimen(MODELS[self.name], serial=serial)
@@ -55,7 +64,7 @@ class Make:
 
 def make(name: str) -> Make:
     """The make of a registered driver."""
-    profile = packaged().get(name)
+    profile = PROFILES.get(name)
     if profile is None:
         return Make(name, Level.GOLD, DeviceKind.BATTERY, 1, 8000.0)
     kind = DeviceKind.PV if Quantity.P_LIMIT in profile.controls else min(profile.kinds)

@@ -90,6 +90,7 @@ class ProfileDevice(PlainUnit):
         self._settle()
 
     def _obey(self, name: str, value: float) -> None:
+        self._hold()
         heartbeat = self.profile.heartbeat
         beaten = heartbeat is not None and name == _name(Point(heartbeat.address))
         if heartbeat and beaten:
@@ -122,8 +123,19 @@ class ProfileDevice(PlainUnit):
         elif control.release is not None:
             self.put(_name(control.value), control.release)
 
+    def _hold(self) -> None:
+        """What was told appears where the profile reads it back."""
+        for control in self.profile.controls.values():
+            if control.held:
+                told = self.register(control.value)
+                if told == control.release:
+                    self.put(_name(control.held), told)
+                else:
+                    self.set(control.held, told * control.value.scale + control.value.offset)
+
     def _settle(self) -> None:
-        """Power follows what is in force, and the time left is shown."""
+        """What is held follows what was told, power what is in force, and the time left is shown."""
+        self._hold()
         power_w = self.own_w
         for quantity, control in self.profile.controls.items():
             if self._in_force(control):

@@ -13,7 +13,7 @@ from derms.errors import ConfigError, Problem
 from drivers.modbus.quirks import LinkQuirks
 from drivers.modbus.unit import Table
 from drivers.profiles.control import Heartbeat, Per
-from drivers.profiles.loader import FOLDER, load_profile, load_profiles, packaged
+from drivers.profiles.loader import FOLDER, load_profile, load_profiles, packaged, read_profiles
 from drivers.profiles.point import Point, Text
 from drivers.profiles.profile import Level, Profile, Speaks
 from drivers.profiles.rules import Either, Many, Named, Rule, Section
@@ -50,6 +50,14 @@ def test_the_least_profile_is_a_meter_with_one_point(tmp_path: Path) -> None:
     assert profile.telemetry[0].points == (Point(52, "float32"),)
     assert profile.controls == {}
     assert profile.reversion_class == ""
+
+
+def test_a_broken_profile_costs_none_of_the_others(tmp_path: Path) -> None:
+    (tmp_path / "acme.yaml").write_text(METER)
+    (tmp_path / "bad.yaml").write_text(METER)
+    shelf = read_profiles(tmp_path)
+    assert set(shelf.profiles) == {"acme"}
+    assert {name: [problem.file for problem in each] for name, each in shelf.problems.items()} == {"bad": ["bad.yaml"]}
 
 
 def test_every_packaged_profile_is_named_as_its_file() -> None:

@@ -33,6 +33,18 @@ def test_a_port_that_is_taken_is_a_sentence_and_not_a_traceback(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_second_device_on_a_port_is_told_how_to_get_another(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert main(["device", "--port", str(taken.getsockname()[1])]) == 1
+    assert capsys.readouterr().err.endswith("; give another --port, or --port 0 for any\n")
+
+
+def test_help_tells_the_port_that_is_taken_when_none_is_given(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["device", "--help"])
+    assert "15020 when not given; 0 for any" in " ".join(capsys.readouterr().out.split())
+
+
 def test_one_device_is_served_with_the_models_and_the_fault_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["device", "--port", "0", "--hours", "1e-9", "--models", "701,704", "--fault", "delay:0.5"]) == 0
     said = capsys.readouterr().out

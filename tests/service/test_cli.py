@@ -8,13 +8,18 @@ import subprocess
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+from derms.errors import Problem
 from derms.field.journal import VERSION, Journal
+from derms.service import plugins
 from derms.service.cli import main
-from feeders.catalog import load
+from derms.service.config import FEEDERS
+from drivers.registry import REGISTRY, Kit
+from feeders.catalog import MANIFEST, PACKAGES, load
 from hil.cli import write_files
 from hil.world import World
 
@@ -100,6 +105,63 @@ def test_a_check_tells_what_polling_costs_each_link(site: Path, capsys: pytest.C
     (usual,) = json.loads(capsys.readouterr().out)["polling"]
     assert (usual["class"], usual["devices"]) == ("usual", 65)
     assert usual["bytes_per_month"] == pytest.approx(190e6, rel=0.1)
+    assert isinstance(usual["bytes_per_month"], int)
+
+
+BAD = Problem("acme.yaml", "line 4", "unknown key 'kind'", "did you mean 'kinds'?")
+
+
+@pytest.fixture
+def one_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installation one of whose profiles has a mistake."""
+    monkeypatch.setattr(plugins, "drivers", lambda: Kit(REGISTRY, {"acme": [BAD]}))
+
+
+@pytest.mark.usefixtures("one_broken")
+def test_a_broken_profile_that_a_site_does_not_use_is_told_and_costs_it_nothing(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", "-c", str(site)]) == 0
+    assert capsys.readouterr().err == f"not used by this site: {BAD}\n"
+    assert main(["check", "--json", "-c", str(site)]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["ok"], [problem["file"] for problem in said["problems"]]) == (True, ["acme.yaml"])
+
+
+@pytest.mark.usefixtures("one_broken")
+def test_a_device_that_names_a_broken_profile_gets_its_mistakes(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fleet = site.parent / "fleet.csv"
+    fleet.write_text(fleet.read_text().replace(",sunspec,", ",acme,", 1))
+    row, profile = told(site, capsys)
+    assert row.startswith(f"{fleet}: row 2, column driver: the profile of driver 'acme' has mistakes")
+    assert profile == str(BAD)
+    assert main(["run", "-c", str(site)]) == 2
+
+
+@pytest.mark.usefixtures("one_broken")
+def test_a_site_with_other_mistakes_is_told_of_broken_profiles_too(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.write_text(site.read_text().replace('"observe"', '"perhaps"'))
+    assert told(site, capsys)[-1] == str(BAD)
+
+
+def test_a_feeder_that_is_not_there_is_told_with_its_line(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    site.write_text(site.read_text().replace('"ieee123"', '"iee123"'))
+    line = next(n for n, text in enumerate(site.read_text().splitlines(), start=1) if text.startswith("feeder"))
+    wrong = "[site] feeder = 'iee123': there is no such feeder"
+    assert told(site, capsys) == [f"{site}: line {line}: {wrong}; did you mean 'ieee123'?"]
+
+
+def test_the_feeders_that_are_proposed_are_those_that_there_are() -> None:
+    assert set(FEEDERS) == {path.parent.name for path in PACKAGES.glob(f"*/{MANIFEST}")}
+
+
+def test_the_command_says_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"derms {version('derms')}\n"
 
 
 @pytest.mark.parametrize("command", [["run", "-c", "site.toml"], ["check", "-c", "site.toml"], ["device", "scan", "x"]])

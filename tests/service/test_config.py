@@ -344,7 +344,7 @@ def test_two_system_meters_need_a_choice(tmp_path: Path) -> None:
 
 def test_mistakes_of_feeder_site_and_fleet_come_together(tmp_path: Path) -> None:
     found = mistakes(tmp_path, SITE.replace('"toy"', '"../no/feeder"').replace("34.05", "340.5"), (PV01, PV01, SYSTEM))
-    assert [where for where, _, _ in found] == ["line 4", "file", "row 3, column id", "row 3, column host"]
+    assert [where for where, _, _ in found] == ["line 4", "line 3", "row 3, column id", "row 3, column host"]
 
 
 def test_a_site_file_that_is_not_toml_names_the_line(tmp_path: Path) -> None:

@@ -95,6 +95,47 @@ def test_the_same_file_again_changes_nothing_and_leaves_no_backup(
     assert set(files(used.parent)) == {"fleet.csv", "again.csv"}
 
 
+def test_imports_within_one_second_keep_every_former_file(used: Path, fresh: Path) -> None:
+    async def thrice(loop: SimulatedLoop) -> None:
+        options = Namespace(new=fresh, into=used, feeder=None, dry_run=False, probe=False, json=False)
+        for number in range(3):
+            write(fresh, [row("pv1", 20 + number)])
+            await import_fleet(options, drivers(), load, LoopClock(loop, START), random.Random(1))
+
+    run_simulated(thrice, seed=1)
+    kept = set(files(used.parent)) - {"fleet.csv", "new.csv"}
+    at = f"fleet-{START:%Y%m%dT%H%M%SZ}"
+    assert kept == {f"{at}.csv", f"{at}-2.csv", f"{at}-3.csv"}
+
+
+def test_a_dry_run_says_that_the_file_would_be_made(
+    used: Path, fresh: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nothere = used.with_name("nothere.csv")
+    assert main(["fleet", "import", str(fresh), "--into", str(nothere), "--dry-run"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"there is no file {nothere} yet; without --dry-run it would be made"
+    assert not nothere.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "mistake"),
+    [
+        ("id,kind\n\x00\x00pv1,\x1b[31mpv\n", "row 2: byte 0x00 is in no text file; save it as comma-separated CSV"),
+        ('id,kind\npv1,pv\npv2,"pv\npv3,pv\n', "row 3: a quotation mark is not closed; close it"),
+    ],
+)
+def test_a_file_that_is_no_sound_text_is_one_sentence(
+    text: str, mistake: str, used: Path, fresh: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fresh.write_text(text)
+    assert main(["fleet", "import", str(fresh), "--into", str(used)]) == 2
+    line, count = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{fresh}: {mistake}")
+    assert line.isprintable()
+    assert count == "1 mistake; nothing was written"
+
+
 def test_every_mistake_of_the_new_file_is_told_and_the_old_one_stays(
     used: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
