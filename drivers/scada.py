@@ -86,7 +86,7 @@ class ModbusScada:
         Raises the FieldError of the last unit when none answers.
         """
         registers: dict[tuple[int, str, int], bytes] = {}
-        silent: dict[int, FieldError] = {}
+        silent = await self._connect()
         for span in self._spans:
             if span.unit in silent:
                 continue
@@ -104,11 +104,19 @@ class ModbusScada:
         samples = (_sample(where, place, registers) for where, place in self._places.items())
         return [sample for sample in samples if sample is not None]
 
+    async def _connect(self) -> dict[int, FieldError]:
+        """Connect all units before any is asked: a silent one that is alone on a connection has it closed for all."""
+        silent: dict[int, FieldError] = {}
+        for number, unit in self._units.items():
+            try:
+                if not unit.connected:
+                    await unit.connect()
+            except FieldError as error:
+                silent[number] = error
+        return silent
+
     async def _read(self, span: _Span) -> bytes:
-        unit = self._units[span.unit]
-        if not unit.connected:
-            await unit.connect()
-        return await unit.read(span.address, span.count, table=_TABLES[span.table])
+        return await self._units[span.unit].read(span.address, span.count, table=_TABLES[span.table])
 
 
 def _sample(where: str, place: RegisterPlace, registers: Mapping[tuple[int, str, int], bytes]) -> Sample | None:

@@ -1,15 +1,16 @@
 """The conformance cases in their order, and the run of them: one result per case, and everything put back."""
 
+import asyncio
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from derms.domain.certificate import CaseResult, CaseState, Certificate, ReversionClass
 from derms.errors import FieldError
-from drivers.commission import curves, reading, reversion, writing
-from drivers.commission.subject import COMMON, Subject
+from drivers.commission import company, curves, reading, reversion, writing
+from drivers.commission.subject import APART, Subject
 from drivers.commission.verdict import Case, Verdict, failed
 from drivers.sunspec.scan import Chain
 
@@ -42,49 +43,129 @@ class Outcome:
     results: tuple[CaseResult, ...]
     reversion: ReversionClass
     reversion_s: float
-    left_behind: str
+    left_behind: str = ""
     """What could not be put back; empty when everything was."""
+    company: str = ""
+    """Who else was at work on the device; empty when nobody was."""
+    broken: str = ""
+    """Name of the case in which the device was lost; empty when it never was."""
+    interrupted: str = ""
+    """Name of the case in which the run was cancelled; empty when it was not."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether the run came to its end, alone with the device: only then does it prove anything."""
+        return not (self.broken or self.interrupted or self.company)
 
     @property
     def good(self) -> bool:
         """Nothing failed, and nothing was left behind."""
-        return not self.left_behind and all(result.state is not CaseState.FAILED for result in self.results)
+        failed_any = any(result.state is CaseState.FAILED for result in self.results)
+        return self.whole and not self.left_behind and not failed_any
+
+
+@dataclass
+class _Run:
+    """A run of cases under way."""
+
+    subject: Subject
+    before: company.Settings | None = None
+    """What stood in the device before the first case that writes."""
+    left: list[str] = field(default_factory=list)
+    company: list[str] = field(default_factory=list)
+    broken: str = ""
+    interrupted: str = ""
+
+    @property
+    def stopped(self) -> str:
+        """Why no more cases are run; empty while they are."""
+        if self.interrupted:
+            return f"the run was interrupted in {self.interrupted}"
+        return f"the device was lost in {self.broken}" if self.broken else ""
+
+    async def verdict(self, case: Case) -> Verdict:
+        """Run one case and put everything back, also when it is cancelled, be it on the way back."""
+        error = ""
+        try:
+            if case.does and self.before is None:
+                await self._look_before()
+            verdict = await case.run(self.subject)
+        except asyncio.CancelledError:
+            self.interrupted = case.name
+            verdict = Verdict(CaseState.NOT_RUN, "interrupted")
+        except FieldError as caught:
+            error = str(caught)
+            verdict = failed(error)
+        back = asyncio.ensure_future(self._back(case, verdict, unsure=bool(error)))
+        while not back.done():
+            try:
+                await asyncio.shield(back)
+            except asyncio.CancelledError:
+                self.interrupted = case.name
+        return back.result()
+
+    async def _back(self, case: Case, verdict: Verdict, *, unsure: bool) -> Verdict:
+        """Put back what a case has changed, and see whether the device is there and nobody else was."""
+        remains = await self.subject.restore()
+        if remains:
+            self.subject.tell(f"not put back: {remains}")
+            self.left.append(remains)
+            verdict = failed(f"not put back: {remains}")
+        lost = await self.subject.lost() if (remains or unsure) and not self.interrupted else ""
+        if lost:
+            self.broken = case.name
+            return failed("broke off: " + (remains or lost))
+        return verdict if remains or self.interrupted or not case.does else await self._alone(case, verdict)
+
+    async def _look_before(self) -> None:
+        self.before = await company.settings(self.subject)
+        if found := company.in_use(self.before):
+            self.company.append(f"in use, and not by this test: {found}")
+
+    async def _alone(self, case: Case, verdict: Verdict) -> Verdict:
+        """The verdict, unless something changed in the device that no case has changed."""
+        try:
+            now = await company.settings(self.subject)
+        except FieldError as error:
+            return failed(str(error))
+        found = APART.join(filter(None, (verdict.company, company.changed(self.before or {}, now))))
+        self.before = now
+        if not found:
+            return verdict
+        self.company.append(f"in {case.name} {found}")
+        return failed(f"another master is at work on the device: {found}; {verdict.text}")
 
 
 async def run_cases(subject: Subject, *, write: bool, cases: Sequence[Case] = CASES) -> Outcome:
-    """Run the cases on a discovered device, each followed by the way back, also when it is cancelled.
+    """Run the cases on a discovered device, each followed by the way back.
 
-    Without `write` the cases that write are not run.
+    Without `write` the cases that write are not run. When the device is lost, or the run is cancelled, the cases so
+    far are the outcome; whoever calls sees to it that a cancelled run ends.
     """
+    run = _Run(subject)
     results: dict[str, tuple[CaseResult, float | None]] = {}
-    left: list[str] = []
     for number, case in enumerate(cases, start=1):
-        subject.say(f"{number}/{len(cases)} {case.name} {case.title}")
         began_s = subject.clock.monotonic_s()
-        if case.does and not write:
+        if run.stopped:
+            verdict = Verdict(CaseState.NOT_RUN, run.stopped)
+        elif case.does and not write:
             verdict = Verdict(CaseState.NOT_RUN, "writes to the device: run it with --write")
         else:
-            verdict, remains = await _run(subject, case)
-            left += [remains] if remains else []
+            subject.tell(f"{number}/{len(cases)} {case.name} {case.title}")
+            verdict = await run.verdict(case)
         took_s = subject.clock.monotonic_s() - began_s
         result = CaseResult(case.name, case.title, verdict.state, verdict.text, round(took_s, 3))
         results[case.name] = (result, verdict.reversion_s)
-    proven, measured_s = reversion.classify(results)
-    return Outcome(tuple(result for result, _ in results.values()), proven, measured_s, "; ".join(left))
-
-
-async def _run(subject: Subject, case: Case) -> tuple[Verdict, str]:
-    """The verdict of one case and what it left behind."""
-    remains = ""
-    try:
-        verdict = await case.run(subject)
-    except FieldError as error:
-        verdict = failed(str(error))
-    finally:
-        remains = await subject.restore()
-        if remains:
-            subject.tell(f"not put back: {remains}")
-    return (failed(f"not put back: {remains}") if remains else verdict), remains
+    proven, measured_s = (ReversionClass.UNPROVEN, math.nan) if run.stopped else reversion.classify(results)
+    return Outcome(
+        tuple(result for result, _ in results.values()),
+        proven,
+        measured_s,
+        left_behind=APART.join(run.left),
+        company=APART.join(run.company),
+        broken=run.broken,
+        interrupted=run.interrupted,
+    )
 
 
 def fingerprint(chain: Chain) -> str:
@@ -93,9 +174,10 @@ def fingerprint(chain: Chain) -> str:
     return hashlib.blake2b(layout.encode(), digest_size=8).hexdigest()
 
 
-async def certify(subject: Subject, outcome: Outcome, *, now: datetime, tool: str) -> Certificate:
+def certify(subject: Subject, outcome: Outcome, *, now: datetime, tool: str) -> Certificate:
     """The certificate of a device for what a run found."""
-    common = await subject.model(COMMON)
+    common = subject.common
+    assert common is not None, "the device was discovered"
     return Certificate(
         manufacturer=common.text("Mn"),
         model=common.text("Md"),

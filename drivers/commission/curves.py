@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from derms.errors import DeviceRefused, FieldError
-from drivers.commission.subject import ModelImage, Subject
+from drivers.commission.subject import ModelImage, Step, Subject
 from drivers.commission.verdict import Verdict, absent, judged
 from drivers.sunspec.writable import Permission, permission
 
@@ -85,7 +85,8 @@ async def _apply(subject: Subject, adoption: Adoption, image: ModelImage) -> lis
         if await _adopt(subject, adoption, 2) != COMPLETED:
             raise FieldError(f"model {adoption.model_id} does not adopt its former curve again")
 
-    subject.later(back)
+    stays = f"model {adoption.model_id} may still have the trial curve (another response time) as its active one"
+    subject.later(Step(back, otherwise=f"{stays}; no reversion timer lets go of it"))
     result = await _adopt(subject, adoption, 2)
     if result != COMPLETED:
         return [f"model {adoption.model_id} answers {result} to the adoption of curve 2"]

@@ -183,7 +183,7 @@ async def implementation(subject: Subject) -> Verdict:
 
 def _is_due(image: ModelImage, point: Point, profile: bool, storage: bool) -> bool:
     path = path_of(point)
-    if path not in required(image.model.id, profile) or point.type.startswith("acc"):
+    if path not in required(image.model.id, profile) or point.type == "pad" or point.type.startswith("acc"):
         return False
     if image.model.id == 701 and path in PHASES_LACKING.get(image.whole("ACType", -1), frozenset()):
         return False

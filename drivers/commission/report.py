@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from derms.domain.certificate import CaseState, Certificate, ReversionClass
+from derms.domain.certificate import CaseResult, CaseState, Certificate, ReversionClass
 from derms.domain.dispatch import Capabilities, Quantity
+from drivers.commission.subject import APART
 from drivers.commission.survey import Survey
 
 UNITS = {
@@ -32,6 +33,8 @@ MEANING = {
     ReversionClass.C: "keeps what it was told for ever",
     ReversionClass.UNPROVEN: "reversion was not tried",
 }
+SHOWN = 6
+"""Mistakes of a case that the table for people names one by one."""
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,80}")
 
 
@@ -75,6 +78,8 @@ def _cells(name: str, cells: tuple[float, ...]) -> str:
 
 
 QUANTITIES = {Quantity.P_SET: "active-power setpoint", Quantity.P_LIMIT: "limit on injection"}
+CERTIFICATES = "certificates"
+"""Folder of certificates, in that of the results."""
 CURVES = {705: "volt-var", 706: "volt-watt", 711: "frequency droop", 712: "watt-var"}
 
 
@@ -116,23 +121,32 @@ def _number(value: float) -> float | None:
 
 def show_certificate(certificate: Certificate) -> list[str]:
     """A test run for people: a line per case, the class, the count."""
-    lines = table([(case.name, case.title, case.state.value, case.text) for case in certificate.cases])
+    lines = table([(case.name, case.title, case.state.value, _brief(case)) for case in certificate.cases])
     counts = {state: sum(case.state is state for case in certificate.cases) for state in CaseState}
     measured = f", after {certificate.reversion_s:.1f} s" if math.isfinite(certificate.reversion_s) else ""
     lines.append(f"class {certificate.reversion.value}: {MEANING[certificate.reversion]}{measured}")
     return [*lines, ", ".join(f"{count} {state.value}" for state, count in counts.items() if count)]
 
 
-def junit(certificate: Certificate) -> bytes:
-    """A test run as JUnit XML."""
+def _brief(case: CaseResult) -> str:
+    """What a case says; of many mistakes the first ones."""
+    mistakes = case.text.split(APART)
+    more = len(mistakes) - SHOWN
+    if case.state is not CaseState.FAILED or more <= 0:
+        return case.text
+    return APART.join([*mistakes[:SHOWN], f"and {more} more, which the JUnit file names"])
+
+
+def junit(certificate: Certificate, *, broken: str = "") -> bytes:
+    """A test run as JUnit XML; the case in which the device was lost is an error."""
     states = [case.state for case in certificate.cases]
     skipped = (CaseState.NOT_APPLICABLE, CaseState.NOT_RUN)
     suite = ET.Element(
         "testsuite",
         name=f"SunSpec conformance of {certificate.manufacturer} {certificate.model} {certificate.serial}",
         tests=str(len(states)),
-        failures=str(states.count(CaseState.FAILED)),
-        errors="0",
+        failures=str(states.count(CaseState.FAILED) - bool(broken)),
+        errors=str(int(bool(broken))),
         skipped=str(sum(state in skipped for state in states)),
         timestamp=certificate.issued_at.isoformat(timespec="seconds"),
     )
@@ -143,7 +157,8 @@ def junit(certificate: Certificate) -> bytes:
         if case.state is CaseState.PASSED:
             ET.SubElement(row, "system-out").text = case.text
         else:
-            kind = "failure" if case.state is CaseState.FAILED else "skipped"
+            wrong = "error" if case.name == broken else "failure"
+            kind = wrong if case.state is CaseState.FAILED else "skipped"
             ET.SubElement(row, kind, message=case.text)
     suites = ET.Element("testsuites")
     suites.append(suite)
@@ -159,12 +174,18 @@ def file_name(serial: str) -> str:
     return "serial-" + quote(serial, safe="")[:80] if serial else "without-serial"
 
 
-def keep(folder: Path, certificate: Certificate, *, proven: bool) -> list[Path]:
+def prepare(folder: Path, *, proven: bool) -> None:
+    """Make the folders of the files to come, and see that files can be written there. Raises OSError."""
+    for place in (folder, folder / CERTIFICATES) if proven else (folder,):
+        _replace(place / ".derms-device-test", b"").unlink()
+
+
+def keep(folder: Path, certificate: Certificate, *, proven: bool, broken: str = "") -> list[Path]:
     """Write the JUnit file, and the certificate when the run was a whole one; returns their paths. Raises OSError."""
     name = file_name(certificate.serial)
-    written = [_replace(folder / f"conformance-{name}.xml", junit(certificate))]
+    written = [_replace(folder / f"conformance-{name}.xml", junit(certificate, broken=broken))]
     if proven:
-        written.append(_replace(folder / "certificates" / f"{name}.json", certificate.to_json().encode()))
+        written.append(_replace(folder / CERTIFICATES / f"{name}.json", certificate.to_json().encode()))
     return written
 
 

@@ -8,7 +8,8 @@ Source: SunSpec models 704, 123, 124, 715. 715 defines no behaviour on a lost he
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from derms.domain.certificate import CaseResult, CaseState, ReversionClass
 from drivers.commission.subject import ModelImage, Subject
@@ -62,6 +63,8 @@ class Watch:
     """Time until it had let go [s]; NaN when it did not."""
     left_falls: bool
     """Whether the remaining time counted down, where the device tells it."""
+    company: str = ""
+    """What changed although the test did not write; empty when nothing did."""
 
 
 async def timeout(subject: Subject) -> Verdict:
@@ -73,7 +76,7 @@ async def timeout(subject: Subject) -> Verdict:
     since_s = await _arm(subject, timer, image, FIRST_S)
     subject.say(f"{timer.value} armed for {FIRST_S} s; waiting for it to let go")
     seen = await _watch(subject, timer, since_s, FIRST_S + LATE_S)
-    return _in_time(seen, FIRST_S, f"{timer.enable} of model {timer.model_id}")
+    return replace(_in_time(seen, FIRST_S, f"{timer.enable} of model {timer.model_id}"), company=seen.company)
 
 
 async def time_update(subject: Subject) -> Verdict:
@@ -87,7 +90,7 @@ async def time_update(subject: Subject) -> Verdict:
     since_s = await _arm(subject, timer, image, SECOND_S)
     subject.say(f"{timer.value} armed anew for {SECOND_S} s; waiting for it to let go")
     seen = await _watch(subject, timer, since_s, SECOND_S + LATE_S)
-    return _in_time(seen, SECOND_S, "the time written last")
+    return replace(_in_time(seen, SECOND_S, "the time written last"), company=seen.company)
 
 
 async def cancel(subject: Subject) -> Verdict:
@@ -102,8 +105,10 @@ async def cancel(subject: Subject) -> Verdict:
     subject.say(f"timer of {timer.value} stopped; watching that it stays")
     seen = await _watch(subject, timer, since_s, FIRST_S + LATE_S)
     if not math.isnan(seen.after_s):
-        return failed(f"{timer.enable} let go {seen.after_s:.0f} s after its timer was stopped")
-    return Verdict(CaseState.PASSED, f"held for {FIRST_S + LATE_S:.0f} s after the timer was stopped")
+        verdict = failed(f"{timer.enable} let go {seen.after_s:.0f} s after its timer was stopped")
+    else:
+        verdict = Verdict(CaseState.PASSED, f"held for {FIRST_S + LATE_S:.0f} s after the timer was stopped")
+    return replace(verdict, company=seen.company)
 
 
 async def heartbeat_loss(subject: Subject) -> Verdict:
@@ -163,20 +168,31 @@ async def _present_power(subject: Subject, image: ModelImage) -> int:
 async def _watch(subject: Subject, timer: Timer, since_s: float, for_s: float) -> Watch:
     """Look once a second until the function has let go or the time is over."""
     lefts: list[int] = []
+    held: list[int] = []
     while (now_s := subject.clock.monotonic_s()) - since_s <= for_s:
         image = await subject.model(timer.model_id)
         if image.whole(timer.enable) != timer.on:
-            return Watch(subject.clock.monotonic_s() - since_s, _falls(lefts))
+            return Watch(subject.clock.monotonic_s() - since_s, _falls(lefts), _company(timer, held, lefts))
+        held.append(image.whole(timer.value))
         if timer.left and image.implements(timer.left):
             lefts.append(image.whole(timer.left))
         subject.say(f"{timer.enable} on for {now_s - since_s:.0f} s")
         await subject.wait(LOOK_EVERY_S)
-    return Watch(math.nan, _falls(lefts))
+    return Watch(math.nan, _falls(lefts), _company(timer, held, lefts))
 
 
 def _falls(lefts: Sequence[int]) -> bool:
     """Whether remaining times fall from look to look; true where fewer than two are known."""
     return len(lefts) < 2 or lefts[-1] < lefts[0]
+
+
+def _company(timer: Timer, held: Sequence[int], lefts: Sequence[int]) -> str:
+    """What changed between looks, while the test wrote nothing."""
+    if len(set(held)) > 1:
+        return f"{timer.value} of model {timer.model_id} went from {held[0]} to {held[-1]} while it was watched"
+    if any(after > before for before, after in pairwise(lefts)):
+        return f"{timer.left} of model {timer.model_id} rose while it was watched: the timer was started anew"
+    return ""
 
 
 def _in_time(seen: Watch, due_s: float, what: str) -> Verdict:

@@ -5,8 +5,11 @@ After a lost connection nothing is written before the same serial number has ans
 """
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 from derms.errors import DeviceMismatch, DeviceRefused, DeviceUnreachable, FieldError, WriteForbidden
 from derms.ports import Clock
@@ -23,6 +26,13 @@ GATEWAY_CODES = (10, 11)
 RESTORE_TRIES = 4
 RESTORE_PAUSE_S = 2.0
 """Before a lost device is tried again on the way back [s]."""
+BUSY = 6
+"""Modbus exception of a device that has no time just now."""
+BUSY_TRIES = 4
+BUSY_PAUSE_S = 1.0
+"""Before a busy device is asked again [s]."""
+APART = "; "
+"""Stands between the parts of a verdict."""
 _REPEAT = re.compile(r"\[\d+\]")
 
 
@@ -46,6 +56,59 @@ def path_of(point: Point) -> str:
 
 Dial = Callable[[], Awaitable[RawLink]]
 """Makes a bare connection to the device."""
+Result = TypeVar("Result")
+
+
+async def patiently(wait: Callable[[float], Awaitable[None]], work: Callable[[], Awaitable[Result]]) -> Result:
+    """What a work gives that is tried again while the device says that it is busy."""
+    for _ in range(BUSY_TRIES - 1):
+        try:
+            return await work()
+        except DeviceRefused as error:
+            if error.code != BUSY:
+                raise
+        await wait(BUSY_PAUSE_S)
+    return await work()
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of the way back, and what may stay when it cannot be gone."""
+
+    act: Callable[[], Awaitable[None]]
+    model_id: int = 0
+    was: Mapping[str, float] = field(default_factory=dict)
+    """Values of points before the write."""
+    now: Mapping[str, float] = field(default_factory=dict)
+    """Values that were written."""
+    otherwise: str = ""
+    """What may stay, where it is not points that were written."""
+
+
+def what_stays(steps: Sequence[Step]) -> list[str]:
+    """What a device may still hold after steps, the first one first, that could not be taken back."""
+    was: dict[int, dict[str, float]] = {}
+    now: dict[int, dict[str, float]] = {}
+    for step in (step for step in steps if step.now):
+        was[step.model_id] = {**step.was, **was.get(step.model_id, {})}
+        now.setdefault(step.model_id, {}).update(step.now)
+    texts = [_held(model_id, was[model_id], values) for model_id, values in now.items()]
+    return texts + [step.otherwise for step in steps if step.otherwise]
+
+
+def _held(model_id: int, was: Mapping[str, float], now: Mapping[str, float]) -> str:
+    points = ", ".join(
+        f"{name} = {value:g} (before: {was[name]:g})" for name, value in now.items() if value != was[name]
+    )
+    on = any(name.endswith("Ena") and value for name, value in now.items())
+    timer_s = max((value for name, value in now.items() if name.endswith("RvrtTms")), default=0.0)
+    if not on:
+        ends = "nothing acts on it: the function is off"
+    elif timer_s > 0.0:
+        ends = f"its own reversion timer is due to let go of it within {timer_s:g} s"
+    else:
+        ends = "no reversion timer of its own runs: it stays until it is written"
+    return f"model {model_id} may still hold {points or 'what it held before'}; {ends}"
 
 
 @dataclass
@@ -63,8 +126,14 @@ class Subject:
     dial: Dial | None
     """A bare connection for the TCP cases; None where there is no plain TCP."""
     chain: Chain = field(default_factory=lambda: Chain(()))
-    serial: str | None = None
-    _undo: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    common: ModelImage | None = None
+    """Model 1 as it was discovered."""
+    _undo: list[Step] = field(default_factory=list)
+
+    @property
+    def serial(self) -> str | None:
+        """Serial number of the device that was discovered."""
+        return None if self.common is None else self.common.text("SN")
 
     @property
     def base(self) -> int:
@@ -75,13 +144,22 @@ class Subject:
         """Connect and follow the model chain; raises FieldError."""
         await self.unit.connect()
         try:
-            self.chain = await find_chain(self.unit)
+            self.chain = await patiently(self.wait, self._find_chain)
         except DeviceMismatch:
             await self._ask_gateway()
             raise
         if self.chain.find(COMMON) is None:
             raise DeviceMismatch("the device has no common model (1), so nobody knows who it is")
-        self.serial = (await self.model(COMMON)).text("SN")
+        self.common = await patiently(self.wait, partial(self.model, COMMON))
+
+    async def _find_chain(self) -> Chain:
+        """The model chain; a busy device is told by the first address that was tried."""
+        try:
+            return await find_chain(self.unit)
+        except DeviceRefused as error:
+            if error.code == BUSY:
+                await self.unit.read(BASES[0], len(SUNS) // 2)
+            raise
 
     async def _ask_gateway(self) -> None:
         """Raise DeviceUnreachable when a gateway, and not a device, has refused to answer."""
@@ -126,7 +204,7 @@ class Subject:
                 for point in run
             )
             if restore:
-                self.later(self.writing(address, b"".join(image.registers(point) for point in run)))
+                self.later(self._way_back(image, run, values))
             await self.send(address, data)
 
     async def send(self, address: int, data: bytes) -> None:
@@ -134,31 +212,58 @@ class Subject:
         await self._ready()
         await self.unit.write(address, data)
 
-    def later(self, act: Callable[[], Awaitable[None]]) -> None:
+    def _way_back(self, image: ModelImage, run: Sequence[Point], values: Mapping[str, int]) -> Step:
+        """The step that takes a write back."""
+        names = [point.name for point in run if point.name in values]
+        return Step(
+            self.writing(image.place.address + run[0].offset, b"".join(image.registers(point) for point in run)),
+            image.model.id,
+            {name: image.whole(name) * image.resolution(name) for name in names},
+            {name: values[name] * image.resolution(name) for name in names},
+        )
+
+    def later(self, step: Step) -> None:
         """Enter a step of the way back, to be gone before those entered earlier."""
-        self._undo.append(act)
+        self._undo.append(step)
 
     async def restore(self) -> str:
         """Put back what cases have changed, last first; returns what did not come through, empty when all did."""
-        failures = []
+        stuck: list[Step] = []
+        reasons: dict[str, None] = {}
+        tries = RESTORE_TRIES
         while self._undo:
-            failures += await self._tried(self._undo.pop())
-        return "; ".join(failures)
+            step = self._undo.pop()
+            failure = await self._tried(step.act, tries)
+            if failure:
+                stuck.insert(0, step)
+                reasons[failure] = None
+                tries = 1
+        return APART.join([*reasons, *what_stays(stuck)])
 
-    async def _tried(self, act: Callable[[], Awaitable[None]]) -> list[str]:
-        """A step of the way back; a lost connection gets further tries, a refusal does not."""
+    async def lost(self) -> str:
+        """Why the device that was discovered does not answer any more; empty while it does."""
+
+        async def look() -> None:
+            with suppress(DeviceRefused):
+                await self.model(COMMON)
+
+        return await self._tried(look, RESTORE_TRIES)
+
+    async def _tried(self, act: Callable[[], Awaitable[None]], tries: int) -> str:
+        """Why an act fails, empty when it does not; a lost connection gets further tries, a refusal does not."""
         failure = ""
-        for _ in range(RESTORE_TRIES):
+        for left in reversed(range(tries)):
             try:
                 await act()
             except DeviceUnreachable as error:
-                failure = str(error)
-                await self.wait(RESTORE_PAUSE_S)
+                failure = failure or str(error)
             except FieldError as error:
-                return [str(error)]
+                return str(error)
             else:
-                return []
-        return [failure]
+                return ""
+            if left:
+                await self.wait(RESTORE_PAUSE_S)
+        return failure
 
     def writing(self, address: int, data: bytes) -> Callable[[], Awaitable[None]]:
         """A step of the way back that writes registers."""

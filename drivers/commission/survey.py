@@ -7,6 +7,7 @@ import asyncio
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from derms.errors import DeviceMismatch, DeviceUnreachable, FieldError
 from derms.ports import Clock, DeviceDriver, FieldOptions
 from drivers.commission.cases import fingerprint
 from drivers.commission.reading import is_known
-from drivers.commission.subject import COMMON, ModelImage, Subject
+from drivers.commission.subject import COMMON, ModelImage, Subject, patiently
 from drivers.modbus.session import Sessions
 from drivers.profiles.loader import packaged
 from drivers.profiles.profile import Speaks
@@ -75,7 +76,7 @@ async def survey(
     identity: Identity | None = None
     measures: Mapping[str, tuple[float, ...]] = {}
     try:
-        identity, measures = await _drive(endpoint, profile, options, clock, chance)
+        identity, measures = await patiently(asyncio.sleep, partial(_drive, endpoint, profile, options, clock, chance))
     except FieldError as error:
         if not models:
             raise

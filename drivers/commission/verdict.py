@@ -4,10 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from derms.domain.certificate import CaseState
-from drivers.commission.subject import Subject
-
-SHOWN = 6
-"""Mistakes that a verdict names one by one."""
+from drivers.commission.subject import APART, Subject
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +15,8 @@ class Verdict:
     text: str
     reversion_s: float | None = None
     """Measured time until the device was back at its default [s]; None when none was measured."""
+    company: str = ""
+    """What somebody else has changed during the case; empty when nobody did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +40,5 @@ def failed(why: str) -> Verdict:
 
 
 def judged(mistakes: Sequence[str], passed: str) -> Verdict:
-    """Passed without mistakes; else failed with the first of them and how many more there are."""
-    if not mistakes:
-        return Verdict(CaseState.PASSED, passed)
-    more = len(mistakes) - SHOWN
-    return failed("; ".join(mistakes[:SHOWN]) + (f"; and {more} more" if more > 0 else ""))
+    """Passed without mistakes; else failed with all of them."""
+    return failed(APART.join(mistakes)) if mistakes else Verdict(CaseState.PASSED, passed)

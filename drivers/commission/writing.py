@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from derms.errors import DeviceRefused
 from drivers.commission.raw import RawLink, frame, read_request
-from drivers.commission.subject import COMMON, ModelImage, Subject
+from drivers.commission.subject import COMMON, ModelImage, Step, Subject
 from drivers.commission.verdict import Verdict, absent, judged
 from drivers.modbus.unit import MAX_READ
 from drivers.sunspec.models import encode_point
@@ -124,7 +124,14 @@ async def _out_of_range(subject: Subject) -> list[str]:
         point = image.model.points[name]
         address = image.place.address + point.offset
         high = image.to_register(name, 200.0) if 200.0 / image.resolution(name) < 0xFFFF else 0xFFFE
-        subject.later(subject.writing(address, image.registers(point)))
+        subject.later(
+            Step(
+                subject.writing(address, image.registers(point)),
+                quiet.model_id,
+                {name: image.whole(name) * image.resolution(name)},
+                {name: high * image.resolution(name)},
+            )
+        )
         what = f"{high * image.resolution(name):g} % for {name} of model {quiet.model_id}"
         return await _refused(subject, what, address, encode_point(point, high), (ILLEGAL_VALUE,))
     return []

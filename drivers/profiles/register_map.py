@@ -40,9 +40,10 @@ class RegisterMap:
         return place
 
     async def ratings(self) -> Mapping[str, float]:
-        """What the device is rated for; NaN where nobody says."""
+        """What the device is rated for; NaN where nobody says, or what is said is no rating."""
         places = self._profile.ratings
-        return {name: await self.number(places.get(name, math.nan)) for name in RATINGS}
+        found = {name: await self.number(places.get(name, math.nan)) for name in RATINGS}
+        return {name: number if number > 0.0 else math.nan for name, number in found.items()}
 
     async def prove(self, proof: Proof) -> None:
         """Raise DeviceMismatch for a device of another make: it lacks the registers, or they differ."""

@@ -184,7 +184,7 @@ async def read_image(unit: Unit, place: Place, *, absent: Absent = (), priority:
     model, registers_max = model_layout(place.model_id), unit.registers_max
     size = min(place.size, MAX_IMAGE if counts_of(place.model_id) else model.size)
     if size <= registers_max:
-        return Image(place.model_id, await unit.read(place.address, size), absent=absent)
+        return Image(place.model_id, await unit.read(place.address, size, priority=priority), absent=absent)
     requests = pieces(model, 0, min(size, model.size), registers_max)
     before = await _factors(unit, place, model, apart(model, model.points.values(), requests, lt), priority)
     data = await _read(unit, place, requests, priority)

@@ -2,14 +2,15 @@
 
 The columns are those of derms.domain.telemetry, from the points in drivers.sunspec.sources.
 
-Scale factors are read with every poll. Where a value and its factor do not fit one request, the factors are read a
-second time after the values, and values whose factor has changed in between are NaN until the next poll.
+Scale factors are read with every poll. Where a value and its factor do not fit one request, the factors are read
+before and after the values, and values whose factor has changed in between are NaN until the next poll.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import takewhile
+from operator import gt, lt
 from typing import NamedTuple
 
 import numpy as np
@@ -242,11 +243,13 @@ def _requests(places: Sequence[Place], registers_max: int) -> Iterator[tuple[Spa
     wanted = _wanted(model)
     whole = pieces(model, 0, min(first.size, model.size), registers_max)
     ranges = [piece for piece in whole if any(point.offset in piece and point.end <= piece.stop for point in wanted)]
-    twice = apart(model, wanted, ranges)
-    if twice:
-        ranges += pieces(model, twice[0].offset, twice[-1].end, registers_max)
-    for piece in ranges:
+    before, after = (_pieces_of(model, apart(model, wanted, ranges, which), registers_max) for which in (lt, gt))
+    for piece in (*before, *ranges, *after):
         yield Span(first.address + piece.start, len(piece)), [Part(model.id, piece.start, len(piece), 0)]
+
+
+def _pieces_of(model: Model, points: Sequence[Point], registers_max: int) -> list[range]:
+    return pieces(model, points[0].offset, points[-1].end, registers_max) if points else []
 
 
 def _wanted(model: Model) -> list[Point]:

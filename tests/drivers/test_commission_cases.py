@@ -126,13 +126,18 @@ def test_an_older_battery_is_tested_through_its_immediate_controls(tmp_path: Pat
     assert without == {"CRV-1", "CRV-2", "CRV-3", "HB"}
 
 
-def test_a_device_that_is_in_use_is_not_tried_and_its_class_stays_open(tmp_path: Path) -> None:
+def test_a_device_that_is_in_use_is_not_tried_and_gets_no_certificate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     specimen = Specimen(LEGACY)
     specimen.put("123.WMaxLim_Ena", 1)
     specimen.put("123.WMaxLimPct", 40)
-    _, certificate = commissioned(specimen, tmp_path)
-    assert states(certificate)["REV-1"] is CaseState.NOT_RUN
-    assert certificate.reversion is ReversionClass.UNPROVEN
+    assert device(["test", HOST, "--unit", "1", "--write", "--json", "--out", str(tmp_path)], specimen) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert {case["name"]: case["state"] for case in found["cases"]}["REV-1"] == "not run"
+    assert found["reversion"] == "unproven"
+    assert "not by this test: WMaxLim_Ena of model 123" in found["error"]
+    assert list((tmp_path / "certificates").iterdir()) == []
     assert specimen.value("123.WMaxLimPct") == 40.0
 
 
@@ -168,7 +173,9 @@ def test_a_scale_factor_beyond_ten_is_found(tmp_path: Path) -> None:
     assert failures(certificate)["SF"] == "V_SF of model 701 is 11"
 
 
-def test_ctrl_c_in_the_middle_of_a_reversion_leaves_the_device_as_it_was(tmp_path: Path) -> None:
+def test_ctrl_c_in_the_middle_of_a_reversion_leaves_the_device_as_it_was(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     specimen = Specimen(PROFILE)
 
     async def talk(loop: SimulatedLoop) -> None:
@@ -184,7 +191,11 @@ def test_ctrl_c_in_the_middle_of_a_reversion_leaves_the_device_as_it_was(tmp_pat
     assert specimen.value("704.WMaxLimPctEna") == 0.0
     assert specimen.value("704.WMaxLimPct") == 100.0
     assert specimen.value("704.WMaxLimPctRvrtTms") == 0.0
-    assert list(tmp_path.iterdir()) == []
+    said = capsys.readouterr()
+    assert "interrupted in REV-1; everything was put back" in said.err
+    assert "MOD-3  Point write            passed" in said.out
+    assert (tmp_path / "conformance-SIM-SPECIMEN.xml").is_file()
+    assert list((tmp_path / "certificates").iterdir()) == []
 
 
 def test_another_device_at_the_address_is_not_written_to_even_to_put_things_back(
@@ -226,3 +237,111 @@ def test_programs_get_the_result_as_one_json_object(tmp_path: Path, capsys: pyte
     assert (found["ok"], found["reversion"], found["serial"]) == (True, "A", "SIM-SPECIMEN")
     assert [case["name"] for case in found["cases"]] == [case.name for case in CASES]
     assert "these cases write to the device" in said.err
+
+
+def test_a_device_that_is_unplugged_keeps_the_cases_so_far_and_says_what_it_may_hold(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    specimen = Specimen(PROFILE)
+
+    async def talk(loop: SimulatedLoop) -> int:
+        async with served(specimen) as server:
+            work = command(["test", HOST, "--unit", "1", "--write", "--out", str(tmp_path)])
+            running = asyncio.ensure_future(work(LoopClock(loop, START), random.Random(1)))
+            await shows(specimen, "704.WMaxLimPctEna", 1.0)
+            server.fault(Fault.STOP)
+            return await running
+
+    assert run_simulated(talk, seed=1) == 1
+    said = capsys.readouterr()
+    assert "the device was lost in REV-1; not put back: " in said.err
+    assert "model 704 may still hold WMaxLimPctEna = 1 (before: 0), WMaxLimPct = 90 (before: 100)" in said.err
+    assert "its own reversion timer is due to let go of it within 10 s" in said.err
+    suite = ET.parse(tmp_path / "conformance-SIM-SPECIMEN.xml").getroot()[0]
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == (str(len(CASES)), "0", "1")
+    assert [case.get("name", "").split()[0] for case in suite if case.find("error") is not None] == ["REV-1"]
+    assert list((tmp_path / "certificates").iterdir()) == []
+
+
+def test_a_change_by_another_master_fails_the_case_and_there_is_no_certificate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    specimen = Specimen(PROFILE)
+
+    async def talk(loop: SimulatedLoop) -> int:
+        async with served(specimen):
+            work = command(["test", HOST, "--unit", "1", "--write", "--json", "--out", str(tmp_path)])
+            running = asyncio.ensure_future(work(LoopClock(loop, START), random.Random(1)))
+            await shows(specimen, "704.WMaxLimPctEna", 1.0)
+            await asyncio.sleep(3.0)
+            specimen.put("704.WMaxLimPct", 50)
+            return await running
+
+    assert run_simulated(talk, seed=1) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert "WMaxLimPct of model 704 went from" in {case["name"]: case["text"] for case in found["cases"]}["REV-1"]
+    assert "not alone with the device" in found["error"]
+    assert list((tmp_path / "certificates").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_device_is_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    asked: list[bytes] = []
+    arguments = ["test", HOST, "--unit", "1", "--write", "--json", "--out", str(tmp_path / "file" / "below")]
+    assert device(arguments, Specimen(PROFILE), frames=asked) == 2
+    found = json.loads(capsys.readouterr().out)
+    assert (found["ok"], asked) == (False, [])
+    assert "give a folder in which this user may write files" in found["error"]
+
+
+def test_pads_are_not_missing_and_all_that_is_missing_is_named(tmp_path: Path) -> None:
+    specimen = Specimen((*PROFILE[:-1], 803))
+    lacking = ["WMaxRtg", "VAMaxRtg", "VNomRtg", "VMaxRtg", "VMinRtg", "AMaxRtg", "VarMaxInjRtg", "VarMaxAbsRtg"]
+    for name in lacking:
+        specimen.put(f"702.{name}", math.nan)
+    _, certificate = commissioned(specimen, tmp_path)
+    text = failures(certificate)["MOD-1"]
+    assert "Pad" not in text
+    assert all(f"{name} of model 702" in text for name in lacking)
+
+
+def test_ctrl_c_on_the_way_back_does_not_keep_the_way_back_from_its_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    specimen = Specimen(PROFILE)
+
+    async def talk(loop: SimulatedLoop) -> None:
+        async with served(specimen):
+            work = command(["test", HOST, "--unit", "1", "--write", "--out", str(tmp_path)])
+            running = asyncio.ensure_future(work(LoopClock(loop, START), random.Random(1)))
+            active_s = specimen.value("705.Crv[0].RspTms")
+            while specimen.value("705.Crv[0].RspTms") == active_s:  # noqa: ASYNC110 - simulated time passes at once
+                await asyncio.sleep(0.1)
+            await shows(specimen, "705.Crv[1].RspTms", active_s)
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+            assert specimen.value("705.Crv[0].RspTms") == active_s
+
+    run_simulated(talk, seed=1)
+    assert "interrupted in CRV-2; everything was put back" in capsys.readouterr().err
+
+
+def test_of_two_runs_at_once_neither_gives_a_certificate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    specimen = Specimen(PROFILE)
+
+    async def talk(loop: SimulatedLoop) -> list[int]:
+        async with served(specimen):
+
+            async def run(name: str, after_s: float) -> int:
+                await asyncio.sleep(after_s)
+                work = command(["test", HOST, "--unit", "1", "--write", "--out", str(tmp_path / name)])
+                return await work(LoopClock(loop, START), random.Random(1))
+
+            return list(await asyncio.gather(run("one", 0.0), run("two", 4.0)))
+
+    assert run_simulated(talk, seed=1) == [1, 1]
+    assert capsys.readouterr().err.count("no certificate, the test was not alone with the device") == 2
+    assert list(tmp_path.glob("*/certificates/*")) == []

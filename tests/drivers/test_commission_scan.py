@@ -1,13 +1,19 @@
 """`derms device scan`: what a device is, in words and as JSON, without a single write; and what a failure says."""
 
 import asyncio
+import io
 import json
 import random
+import socket
+import sys
 from collections.abc import Sequence
 
 import pytest
 
+from derms.errors import DeviceRefused, DeviceUnreachable, ProtocolViolation
 from drivers.commission.command import command
+from drivers.commission.hints import hint
+from drivers.commission.subject import BUSY, BUSY_TRIES, patiently
 from hil.fault_kinds import Fault
 from hil.specimen import Specimen
 from tests.drivers.commissioning import HOST, LEGACY, PROFILE, Befall, device, nothing
@@ -90,7 +96,9 @@ def on_loopback(image: bytes, flags: Sequence[str]) -> int:
 
 SILENT = (
     (Fault.HANG, "no answer in 2 s"),
-    (Fault.STOP, "no connection"),
+    (Fault.STOP, "is it switched on? Check host, port and --transport"),
+    (Fault.REFUSE, "another master may hold its only connection"),
+    (Fault.ZERO_TRANSACTION, "zero_transaction = true"),
     (Fault.GARBAGE, "expected"),
 )
 
@@ -118,6 +126,13 @@ def test_a_device_without_sunspec_is_told_apart_from_a_silent_one(capsys: pytest
         ["scan", HOST, "--unit", "256"],
         ["scan", HOST, "--transport", "pigeon"],
         ["test", HOST],
+        ["scan", HOST, "--port", "70000"],
+        ["scan", HOST, "--port", "0"],
+        ["scan", HOST, "--port", "x"],
+        ["scan", HOST, "--timeout", "0"],
+        ["scan", HOST, "--timeout=-1"],
+        ["scan", HOST, "--timeout", "nan"],
+        ["scan", " "],
     ],
 )
 def test_arguments_that_make_no_sense_are_refused_with_status_two(flags: list[str]) -> None:
@@ -132,4 +147,42 @@ def test_an_unknown_profile_and_a_missing_certificate_are_wrong_input(capsys: py
     assert "there are" in error
     status, _, error = scanned(capsys, Specimen(PROFILE), "--transport", "tls")
     assert status == 2
-    assert "tls_ca" in error
+    assert "--ca, --certificate and --key" in error
+
+
+def test_a_port_that_is_none_is_told_with_what_would_be_one(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        command(["scan", HOST, "--port", "70000"])
+    assert "'70000' is no port; give a whole number from 1 to 65535" in capsys.readouterr().err
+
+
+def test_hints_say_what_to_look_at() -> None:
+    unknown = DeviceUnreachable("no connection")
+    unknown.__cause__ = socket.gaierror(-2, "Name or service not known")
+    assert hint(unknown) == "; check the host name"
+    assert "answers_as = 5" in hint(ProtocolViolation("FC3 40000+2: unit 5, expected 1"))
+    assert hint(DeviceUnreachable("no answer in 2 s")) == ""
+
+
+def test_a_device_that_is_busy_for_a_moment_is_asked_again() -> None:
+    refusals = [DeviceRefused("busy", BUSY)] * (BUSY_TRIES - 1)
+    pauses: list[float] = []
+
+    async def work() -> str:
+        if refusals:
+            raise refusals.pop()
+        return "found"
+
+    async def wait(seconds: float) -> None:
+        pauses.append(seconds)
+
+    assert asyncio.run(patiently(wait, work)) == "found"
+    assert len(pauses) == BUSY_TRIES - 1
+
+
+def test_a_terminal_without_a_character_gets_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    poor = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", poor)
+    command(["scan", HOST])
+    print("25 °C", file=poor, flush=True)
+    assert poor.buffer.getvalue() == b"25 ?C\n"

@@ -82,6 +82,22 @@ def test_a_sunspec_device_that_tells_ratings_of_zero_is_bounded_by_the_fleet_fil
     asyncio.run(scenario())
 
 
+def test_a_plain_device_that_tells_ratings_of_zero_tells_none() -> None:
+    async def scenario() -> None:
+        profile = packaged()["site-battery"]
+        device = ProfileDevice(profile)
+        for place in profile.ratings.values():
+            assert isinstance(place, Point)
+            device.set(place, 0.0)
+        async with endpoint_with({profile.unit: device}) as endpoint:
+            driver = driver_of("site-battery", port_of(endpoint))
+            identity = await driver.connect()
+            driver.disconnect()
+        assert all(math.isnan(rating) for rating in (*identity.ratings, identity.s_rated_va))
+
+    asyncio.run(scenario())
+
+
 def test_a_limit_in_per_cent_of_a_rating_of_zero_counts_from_the_fleet_files_rating() -> None:
     async def scenario(loop: SimulatedLoop) -> None:
         profile = packaged()["solaredge"]

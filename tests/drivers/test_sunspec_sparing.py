@@ -118,12 +118,13 @@ def test_scale_factor_that_changes_while_a_model_is_read_in_parts_makes_its_valu
     with_sparing(20, talk)
 
 
-def test_scale_factor_that_changes_between_the_last_requests_of_a_poll_makes_its_values_missing() -> None:
+@pytest.mark.parametrize("moment", [1, 2])
+def test_scale_factor_that_changes_between_the_requests_of_a_poll_makes_its_values_missing(moment: int) -> None:
     async def talk(driver: SunSpecDriver, device: SparingDevice) -> None:
         device.reads.clear()
 
         def change() -> None:
-            if len(device.reads) == 2:
+            if len(device.reads) == moment:
                 device.put(701, "W_SF", 1)
 
         device.after_read = change

@@ -35,14 +35,15 @@ def source_on(port: int) -> ModbusScada:
     return ModbusScada(units, places)
 
 
-def test_a_dead_unit_of_a_line_costs_its_own_points_alone_at_every_fetch() -> None:
+@pytest.mark.parametrize(("number", "left"), [(1, (WHERES[1], 22.0)), (2, (WHERES[0], 11.0))])
+def test_a_dead_unit_of_a_line_costs_its_own_points_alone_at_every_fetch(number: int, left: tuple[str, float]) -> None:
     async def scenario(loop: SimulatedLoop) -> None:
-        dead = {2}
+        dead = {number}
         async with scripted_device(line(dead)) as port:
             link = source_on(port)
             for _ in range(6):
                 begun_s = loop.time()
-                assert [(sample.where, sample.value) for sample in await link.fetch()] == [(WHERES[0], 11.0)]
+                assert [(sample.where, sample.value) for sample in await link.fetch()] == [left]
                 assert loop.time() - begun_s < 2.0 * OPTIONS.timeout_s + 0.1
                 await asyncio.sleep(EVERY_S)
             dead.clear()
