@@ -11,9 +11,7 @@ import numpy as np
 from derms.domain.arrays import AnyArray, BoolArray, ByteArray, FloatArray
 from derms.domain.quality import Quality
 from derms.domain.telemetry import OPERATING_STATES
-from derms.field.checks import CHECKS, COMPARED, IDLE_FRAC, Evidence, Plates, dead_below_v
-
-__all__ = ["COMPARED", "Evidence", "Judgement", "Plates", "aged", "dead_below_v", "idle", "numbered", "weigh"]
+from derms.field.checks import CHECKS, IDLE_FRAC, Evidence, Plates
 
 ASLEEP_STATES = tuple(float(OPERATING_STATES.index(state)) for state in ("off", "sleeping", "standby"))
 _GOOD, _SUSPECT = np.uint8(Quality.GOOD), np.uint8(Quality.SUSPECT)

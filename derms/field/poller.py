@@ -27,7 +27,8 @@ from derms.domain.settings import FieldSettings
 from derms.domain.telemetry import Identity, Reading, TelemetryLayout, TelemetrySnapshot
 from derms.errors import DeviceRefused, FieldError, ProtocolViolation, TurnedAway
 from derms.field.batch import Batch
-from derms.field.judge import COMPARED, Evidence, numbered, weigh
+from derms.field.checks import COMPARED, Evidence
+from derms.field.judge import numbered, weigh
 from derms.field.plan import PollPlan, plan_for
 from derms.field.readings import Readings, SunIsUp, always_day
 from derms.field.rollup import Rollup

@@ -13,7 +13,8 @@ from derms.domain.arrays import BoolArray, FloatArray, IntArray
 from derms.domain.der import Fleet
 from derms.domain.quality import Quality
 from derms.domain.telemetry import Identity, TelemetrySnapshot
-from derms.field.judge import Plates, aged, dead_below_v, idle
+from derms.field.checks import Plates, dead_below_v
+from derms.field.judge import aged, idle
 from derms.field.table import TelemetryTable
 from derms.ports import Clock
 
