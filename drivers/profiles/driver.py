@@ -3,7 +3,6 @@
 import asyncio
 import math
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import replace
 
 from derms.domain.der import Device
@@ -11,6 +10,7 @@ from derms.domain.dispatch import Command, Held, Quantity
 from derms.domain.telemetry import Identity, Reading
 from derms.errors import DeviceMismatch, DeviceRefused, DeviceUnreachable
 from derms.ports import Clock
+from drivers.modbus.proven import ProvenConnection
 from drivers.modbus.unit import Span, Unit
 from drivers.profiles.layout import read_plan, without_holes
 from drivers.profiles.profile import Profile
@@ -20,16 +20,15 @@ from drivers.sunspec.driver import SunSpecDriver
 ILLEGAL_ADDRESS = 2
 
 
-class RegisterDriver:
+class RegisterDriver(ProvenConnection):
     """One device with a plain register map; see derms.ports.DeviceDriver.
 
-    Every connect proves anew who answers, as far as the map can tell. Until then nothing is read as telemetry and
-    nothing written; commands and connects take turns, so that none of them spans two connections.
+    Every connect proves anew who answers, as far as the map can tell.
     """
 
     def __init__(self, device: Device, unit: Unit, clock: Clock, profile: Profile) -> None:
+        super().__init__(unit)
         self._device = device
-        self._unit = unit
         self._clock = clock
         self._profile = profile
         self._layout, self._spans = read_plan(profile)
@@ -39,13 +38,6 @@ class RegisterDriver:
         self._identity: Identity | None = None
         self._session = 0
         """Counts connects; what began in one is not believed in the next."""
-        self._proven = False
-        self._commanding = asyncio.Lock()
-        self._connecting = asyncio.Lock()
-
-    @property
-    def connected(self) -> bool:
-        return self._proven and self._unit.connected
 
     @property
     def identity(self) -> Identity:
@@ -55,32 +47,17 @@ class RegisterDriver:
         return self._identity
 
     async def connect(self) -> Identity:
-        """Connect and prove anew; of calls at the same time one does it for all.
+        """Connect and prove anew; a kind of device that the profile is not for is refused before anything is asked."""
+        if self._device.kind not in self._profile.kinds:
+            kinds = ", ".join(sorted(self._profile.kinds))
+            raise DeviceMismatch(f"{self._device.id}: {self._profile.id} is for {kinds}, not {self._device.kind}")
+        return await super().connect()
 
-        Raises DeviceMismatch, after disconnecting, for another make, for another serial number than the fleet file's
-        or the last one, and for a kind of device that the profile is not for.
-        """
-        others = self._connecting.locked()
-        async with self._connecting:
-            if not (others and self.connected):
-                self.disconnect()
-                async with self._commanding:
-                    await self._connect_anew()
-            return self.identity
-
-    async def _connect_anew(self) -> None:
-        with ExitStack() as undo:
-            undo.callback(self.disconnect)
-            if self._device.kind not in self._profile.kinds:
-                kinds = ", ".join(sorted(self._profile.kinds))
-                raise DeviceMismatch(f"{self._device.id}: {self._profile.id} is for {kinds}, not {self._device.kind}")
-            await self._unit.connect()
-            for proof in self._profile.nameplate.proof:
-                await self._map.prove(proof)
-            self._identity = await self._identify()
-            self._session += 1
-            self._proven = True
-            undo.pop_all()
+    async def _prove(self) -> None:
+        for proof in self._profile.nameplate.proof:
+            await self._map.prove(proof)
+        self._identity = await self._identify()
+        self._session += 1
 
     async def _identify(self) -> Identity:
         nameplate = self._profile.nameplate
@@ -154,11 +131,6 @@ class RegisterDriver:
         if self._live() != session:
             raise DeviceUnreachable(f"{self._device.endpoint}: reconnected while its settings were read")
         return found
-
-    def disconnect(self) -> None:
-        """Drop the connection, a connect in progress included."""
-        self._proven = False
-        self._unit.disconnect()
 
     @property
     def _rating_w(self) -> float:

@@ -1,9 +1,7 @@
 """The driver of SunSpec devices: discovers, polls in few requests, writes checked blocks, re-arms, reads back."""
 
-import asyncio
 import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from derms.domain.der import Device
@@ -11,6 +9,7 @@ from derms.domain.dispatch import Capabilities, Command, Held, Quantity
 from derms.domain.telemetry import Identity, Reading
 from derms.errors import DeviceMismatch, DeviceRefused, DeviceUnreachable, ProtocolViolation, WriteForbidden
 from derms.ports import Clock
+from drivers.modbus.proven import ProvenConnection
 from drivers.modbus.unit import Priority, Span, Unit
 from drivers.sunspec.codec import Image
 from drivers.sunspec.control import Change, Control, Write, rearmed, smallest, writes
@@ -50,63 +49,34 @@ class _Session:
     """One poll."""
 
 
-class SunSpecDriver:
+class SunSpecDriver(ProvenConnection):
     """One SunSpec device; see derms.ports.DeviceDriver.
 
-    Every connect makes a new connection and scans it, or verifies that it leads to the device of a recent scan. Until
-    then nothing is read as telemetry and nothing written; commands and scans take turns, so that none of them spans
-    two connections.
+    Every connect makes a new connection and scans it, or verifies that it leads to the device of a recent scan.
     """
 
     def __init__(self, device: Device, unit: Unit, clock: Clock, quirks: SunSpecQuirks = STANDARD) -> None:
+        super().__init__(unit)
         self._device = device
-        self._unit = unit
         self._clock = clock
         self._quirks = quirks
         self._session: _Session | None = None
-        self._proven = False
-        """Whether the session is of the connection that stands."""
         self._point_by_point: set[int] = set()
         """Models whose blocks this device refuses."""
         self._ratings: Mapping[str, float] = {}
         """As settings last told them."""
         self._beats = 0
-        self._commanding = asyncio.Lock()
-        self._connecting = asyncio.Lock()
-
-    @property
-    def connected(self) -> bool:
-        return self._proven and self._unit.connected
 
     @property
     def identity(self) -> Identity:
         """Who the device said it is; raises DeviceUnreachable before the first scan is done."""
         return self._scanned().identity
 
-    async def connect(self) -> Identity:
-        """Connect and discover anew; of calls at the same time one does it for all.
-
-        Raises DeviceMismatch, after disconnecting, for another serial number than the fleet file's or the last one,
-        and for a device of another kind than the fleet file says.
-        """
-        others = self._connecting.locked()
-        async with self._connecting:
-            if not (others and self.connected):
-                self.disconnect()
-                async with self._commanding:
-                    await self._connect_anew()
-            return self.identity
-
-    async def _connect_anew(self) -> None:
-        with ExitStack() as undo:
-            undo.callback(self.disconnect)
-            await self._unit.connect()
-            known = self._session
-            recent = known is not None and self._clock.monotonic_s() - known.scanned_s < RESCAN_S
-            if known is None or not recent or not await verify(self._unit, known.found):
-                self._session = await self._discover()
-            self._proven = True
-            undo.pop_all()
+    async def _prove(self) -> None:
+        known = self._session
+        recent = known is not None and self._clock.monotonic_s() - known.scanned_s < RESCAN_S
+        if known is None or not recent or not await verify(self._unit, known.found):
+            self._session = await self._discover()
 
     async def _discover(self) -> _Session:
         found = await scan(self._unit, bases=self._quirks.bases, absent=self._quirks.sentinels)
@@ -260,11 +230,6 @@ class SunSpecDriver:
             self.disconnect()
         self._ratings = ratings
         return settings
-
-    def disconnect(self) -> None:
-        """Drop the connection, a scan in progress included."""
-        self._proven = False
-        self._unit.disconnect()
 
     async def _change(self, place: Place, image: Image, change: Change) -> None:
         """Write a change, point by point where this device wants it so or, after it refused the block, takes it so."""
