@@ -272,7 +272,7 @@ class Poller:
 
     def _start_settings(self, post: Post) -> None:
         """The slow ring, beside the fast one: between its many requests polls and commands have their turn."""
-        post.settings_due_s += post.plan.settings_s
+        post.settings_due_s = self.clock.monotonic_s() + post.plan.settings_s
         if post.slow is None:
             post.slow = asyncio.get_running_loop().create_task(self._read_settings(post), name=post.device.id)
             post.slow.add_done_callback(partial(self._ended, post))

@@ -59,6 +59,7 @@ class Scripted:
     noisy: bool = True
     connected: bool = False
     reads: list[float] = field(default_factory=list)
+    settings_reads: int = 0
     layout: PlainLayout = PlainLayout()
 
     def __post_init__(self) -> None:
@@ -93,6 +94,7 @@ class Scripted:
         return Reading(raw, now_s, self.layout, self.identity)
 
     async def settings(self) -> Mapping[str, float]:
+        self.settings_reads += 1
         if self.settings_error is not None:
             raise self.settings_error
         return dict(self.told)

@@ -10,7 +10,7 @@ import pytest
 from derms.domain.der import DeviceKind, Link
 from derms.domain.health import Health
 from derms.domain.quality import Quality
-from derms.errors import DeviceMismatch, DeviceRefused
+from derms.errors import DeviceMismatch, DeviceRefused, DeviceUnreachable
 from tests.field.scripted import NOON, QUICK, UNREACHABLE, Scripted, Story, device, polled
 
 UNITS = [device(f"unit{number}", host="site.example", unit=number) for number in range(1, 6)]
@@ -239,6 +239,19 @@ def test_a_device_that_does_not_tell_its_settings_is_polled_all_the_same_and_sai
         assert story.kinds() == [("pv1", "settings-refused")]
         assert len(story.devices["pv1"].reads) >= 29
         assert story.poller.health(0) is Health.WORKING
+
+    polled(story, [device("pv1")])
+
+
+def test_settings_are_read_once_after_a_long_silence_and_not_for_each_time_that_was_missed() -> None:
+    async def story(story: Story) -> None:
+        device = story.devices["pv1"]
+        await asyncio.sleep(130.0)
+        device.error = DeviceUnreachable("gone")
+        await asyncio.sleep(3600.0)
+        before, device.error = device.settings_reads, None
+        await asyncio.sleep(100.0)
+        assert 1 <= device.settings_reads - before <= 2
 
     polled(story, [device("pv1")])
 
