@@ -1,16 +1,29 @@
 """Feeder packages by id or by folder, every name in the manifest checked against the circuit's text.
 
-OpenDSS is not asked: it accepts names that do not exist without a word.
+OpenDSS is not asked: it accepts names that do not exist without a word. Text that is not ours is only read here.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
-from derms.domain.grid import DerBinding, FeederPackage, MeterBinding, SiteBinding, VoltageLimits
+from derms.domain.grid import (
+    Between,
+    ControlBinding,
+    DerBinding,
+    FeederPackage,
+    InvisiblePv,
+    MeterBinding,
+    SiteBinding,
+    SwitchBinding,
+    SwitchState,
+    VoltageLimits,
+)
 from derms.errors import ConfigError
 from feeders import circuit, manifest
+from feeders.checks import check, normal_states
 from feeders.circuit import CircuitText
 from feeders.manifest import Manifest, Table
+from feeders.soundness import unsound
+from feeders.tracing import trace
 
 PACKAGES = Path(__file__).parent
 MANIFEST = "manifest.toml"
@@ -22,120 +35,59 @@ def load(feeder: str) -> FeederPackage:
     Raises
     ------
     ConfigError
-        With every problem found, in the manifest and between manifest and circuit.
+        With every problem found: in the manifest, in the circuit, and between the two.
     """
-    packaged = PACKAGES / feeder
-    folder = packaged if (packaged / MANIFEST).is_file() else Path(feeder)
+    own = _is_packaged(feeder)
+    folder = PACKAGES / feeder if own else Path(feeder)
     found = manifest.read(folder / MANIFEST)
-    text = _circuit_text(found, folder)
-    if text is not None:
-        _check_feeder(found, text)
-        _check_sites(found, text)
-        _check_ders(found, text)
-        _check_meters(found, text)
-    if text is None or found.problems:
-        raise ConfigError(found.problems)
-    return _package(found, folder, text)
-
-
-def _circuit_text(found: Manifest, folder: Path) -> CircuitText | None:
     if "circuit" not in found.head:
-        return None
-    try:
-        return circuit.read(folder / found.head["circuit"])
-    except ConfigError as error:
-        found.problems.extend(error.problems)
-        return None
+        raise ConfigError(found.problems)
+    master = folder / found.head["circuit"]
+    text = circuit.read(master, folder)
+    _check(found, text, master.name)
+    if found.problems:
+        raise ConfigError(found.problems)
+    return _package(found, master.resolve(), text, own=own)
 
 
-def _check_feeder(found: Manifest, text: CircuitText) -> None:
-    _check_bus(found, text, "file, source_bus", found.head.get("source_bus"))
-    _check_element(found, text, "file, head_element", found.head.get("head_element"), "line", "transformer")
-    if not found.of("limit"):
-        found.report("[[limit]]", "none given", "give at least one range of voltages")
-    for where, limit in found.of("limit").items():
-        if limit.get("v_min_pu", 0.0) >= limit.get("v_max_pu", 2.0):
-            found.report(where, "v_min_pu is not below v_max_pu", "give the lower voltage first")
+def _is_packaged(feeder: str) -> bool:
+    """Whether a name is the id of one of the product's own feeders: a folder directly under `feeders/`, no path."""
+    path = (PACKAGES / feeder / MANIFEST).resolve()
+    return Path(feeder).name == feeder and path.parent.parent == PACKAGES.resolve() and path.is_file()
 
 
-def _check_sites(found: Manifest, text: CircuitText) -> None:
-    for where, site in found.of("site").items():
-        _check_bus(found, text, f"{where}, bus", site.get("bus"))
-        _check_element(found, text, f"{where}, transformer", site.get("transformer"), "transformer")
+def _check(found: Manifest, text: CircuitText, master: str) -> None:
+    found.problems += text.problems
+    stated = found.head.get("sha256")
+    if stated and text.complete and stated.lower() != text.digest:
+        found.report("file, sha256", "the circuit's files are not those that it was made for", f"give {text.digest}")
+    if text.complete:
+        traced = trace(text, normal_states(found))
+        check(found, text, traced)
+        found.problems += unsound(text, traced, master)
 
 
-def _check_ders(found: Manifest, text: CircuitText) -> None:
-    sites = {site["id"]: site for site in found.of("site").values() if "id" in site}
-    used: dict[str, str] = {}
-    for where, der in found.of("der").items():
-        site = sites.get(der.get("site", ""), {})
-        if "site" in der and not site:
-            found.report(f"{where}, site", f"no site {der['site']!r}", "name the id of a [[site]]")
-        element = str(der.get("element", "")).lower()
-        _check_element(found, text, f"{where}, element", der.get("element"), "generator")
-        if element and used.setdefault(element, where) != where:
-            found.report(f"{where}, element", f"taken by {used[element]}", "bind each element once")
-        at = text.elements.get(element, ())
-        if at and "bus" in site and site["bus"].lower() not in at:
-            found.report(f"{where}, element", f"connects at {at[0]}, its site at {site['bus']}", "name one place")
-        for wrong, right in _rating_problems(der, site):
-            found.report(where, wrong, right)
-
-
-def _rating_problems(der: Table, site: Table) -> Iterator[tuple[str, str]]:
-    s_kva = der.get("s_rated_kva", float("inf"))
-    if der.get("p_rated_kw", 0.0) > s_kva:
-        yield "p_rated_kw is above s_rated_kva", "check which is which"
-    if s_kva < float("inf") and s_kva > site.get("s_rated_kva", float("inf")):
-        yield f"{s_kva} kVA behind a transformer of {site['s_rated_kva']} kVA", "check the ratings, in kVA"
-    if (der.get("kind") == "battery") != (der.get("energy_kwh", 0.0) > 0) and "kind" in der:
-        yield "energy_kwh does not go with its kind", "give a battery its usable energy, and PV none"
-
-
-def _check_meters(found: Manifest, text: CircuitText) -> None:
-    for where, meter in found.of("meter").items():
-        _check_bus(found, text, f"{where}, bus", meter.get("bus"))
-        element = str(meter.get("element", ""))
-        if meter.get("kind") != "voltage-sensor" and not element:
-            found.report(f"{where}, element", "missing", "name the element whose power it measures")
-        elif element:
-            _check_element(found, text, f"{where}, element", element)
-        at = text.elements.get(element.lower(), ())
-        terminal = meter.get("terminal", 1)
-        if at and "bus" in meter and at[terminal - 1 : terminal] != (meter["bus"].lower(),):
-            found.report(
-                f"{where}, bus", f"terminal {terminal} of {element} is elsewhere", f"name one of {', '.join(at)}"
-            )
-
-
-def _check_bus(found: Manifest, text: CircuitText, where: str, bus: str | None) -> None:
-    if bus is not None and bus.lower() not in text.buses:
-        found.report(where, f"no bus {bus!r} in the circuit", "name a bus that an element connects to")
-
-
-def _check_element(found: Manifest, text: CircuitText, where: str, element: str | None, *kinds: str) -> None:
-    if element is None:
-        return
-    if element.lower() not in text.elements:
-        found.report(where, f"no element {element!r} in the circuit", "give class and name, as in Transformer.t1")
-    elif kinds and element.lower().partition(".")[0] not in kinds:
-        found.report(where, f"{element!r} is of the wrong class", f"name a {' or a '.join(kinds)}")
-
-
-def _package(found: Manifest, folder: Path, text: CircuitText) -> FeederPackage:
+def _package(found: Manifest, master: Path, text: CircuitText, *, own: bool) -> FeederPackage:
     head = found.head
     return FeederPackage(
         id=head["id"],
-        circuit=(folder / head["circuit"]).resolve(),
+        circuit=master,
         source_bus=head["source_bus"].lower(),
         head_element=head["head_element"],
         peak_w=_base_unit(head["peak_kw"]),
         sites=tuple(map(_site, found.of("site").values())),
         ders=tuple(map(_der, found.of("der").values())),
         meters=tuple(map(_meter, found.of("meter").values())),
-        limits=tuple(VoltageLimits(**limit) for limit in found.of("limit").values()),
+        limits=tuple(map(_limit, found.of("limit").values())),
         buses=text.buses,
         elements=frozenset(text.elements),
+        switches=tuple(map(_switch, found.of("switch").values())),
+        regulators=tuple(ControlBinding(**table) for table in found.of("regulator").values()),
+        capacitors=tuple(ControlBinding(**table) for table in found.of("capacitor").values()),
+        invisible_pv=tuple(map(_invisible, found.of("invisible_pv").values())),
+        source=head["source"],
+        digest=text.digest,
+        own=own,
     )
 
 
@@ -156,7 +108,19 @@ def _der(table: Table) -> DerBinding:
 
 
 def _meter(table: Table) -> MeterBinding:
-    return MeterBinding(**{**table, "bus": table["bus"].lower()})
+    return MeterBinding(**{**table, "bus": table["bus"].lower(), "phases": tuple(table["phases"])})
+
+
+def _limit(table: Table) -> VoltageLimits:
+    return VoltageLimits(**{**table, "between": Between(table["between"])})
+
+
+def _switch(table: Table) -> SwitchBinding:
+    return SwitchBinding(**{**table, "normal": SwitchState[table["normal"].upper()]})
+
+
+def _invisible(table: Table) -> InvisiblePv:
+    return InvisiblePv(table["load"], _base_unit(table["p_rated_kw"]))
 
 
 def _base_unit(kilo: float) -> float:

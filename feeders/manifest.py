@@ -3,17 +3,19 @@
 People write kW, kVA and kWh in manifests.
 """
 
+import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from derms.domain.der import DER_KINDS, DeviceKind
+from derms.domain.der import DER_KINDS, METER_KINDS
+from derms.domain.grid import Between
 from derms.errors import ConfigError, Problem
 
-SCHEMA = 1
+SCHEMA = 2
 
 Table = Mapping[str, Any]
 Tables = Mapping[str, Table]
@@ -35,9 +37,17 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _one_of(kinds: frozenset[DeviceKind]) -> Field:
-    words = sorted(kind.value for kind in kinds)
-    return Field(f"give one of {', '.join(words)}", lambda value: value in words)
+def _one_of(words: Iterable[str], default: str | None = None) -> Field:
+    known = sorted(map(str, words))
+    return Field(f"give one of {', '.join(known)}", lambda value: value in known, default)
+
+
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-fA-F]{64}|", value) is not None
+
+
+def _is_phases(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(_is_number(phase) and phase in (1, 2, 3) for phase in value)
 
 
 NAME = Field("give a name in quotes", lambda value: isinstance(value, str) and value.strip() != "")
@@ -45,11 +55,15 @@ POSITIVE = Field("give a number above 0", lambda value: _is_number(value) and is
 ENERGY = Field("give a number, 0 or more", lambda value: _is_number(value) and isfinite(value) and value >= 0, 0.0)
 PER_UNIT = Field("give a number between 0.5 and 1.5", lambda value: _is_number(value) and 0.5 <= value <= 1.5)
 
+CONTROL: Mapping[str, Field] = {"id": NAME, "element": NAME, "age_max_s": POSITIVE}
+
 FIELDS: Mapping[str, Mapping[str, Field]] = {
     "": {
         "schema": Field(f"give {SCHEMA}", lambda value: _is_number(value) and value == SCHEMA),
         "id": NAME,
+        "source": NAME,
         "circuit": NAME,
+        "sha256": Field("give 64 hexadecimal digits", _is_digest, ""),
         "source_bus": NAME,
         "head_element": NAME,
         "peak_kw": POSITIVE,
@@ -58,6 +72,7 @@ FIELDS: Mapping[str, Mapping[str, Field]] = {
         "v_base_max_v": Field("give volts above 0, or inf", lambda value: _is_number(value) and value > 0),
         "v_min_pu": PER_UNIT,
         "v_max_pu": PER_UNIT,
+        "between": _one_of(Between, Between.NEUTRAL.value),
     },
     "site": {"id": NAME, "bus": NAME, "transformer": NAME, "s_rated_kva": POSITIVE},
     "der": {
@@ -71,13 +86,18 @@ FIELDS: Mapping[str, Mapping[str, Field]] = {
     },
     "meter": {
         "id": NAME,
-        "kind": _one_of(frozenset(DeviceKind) - DER_KINDS),
+        "kind": _one_of(METER_KINDS),
         "bus": NAME,
         "element": Field("give the full name of an element", lambda value: isinstance(value, str), ""),
         "terminal": Field("give 1 or 2", lambda value: _is_number(value) and value in (1, 2), 1),
+        "phases": Field("give some of [1, 2, 3]", _is_phases, ()),
         "sigma_frac": Field("give a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1),
         "age_max_s": POSITIVE,
     },
+    "switch": {**CONTROL, "normal": _one_of(("open", "closed"))},
+    "regulator": CONTROL,
+    "capacitor": CONTROL,
+    "invisible_pv": {"load": NAME, "p_rated_kw": POSITIVE},
 }
 """Every table of the manifest and every field of it; the nameless one is the file itself."""
 

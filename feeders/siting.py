@@ -1,6 +1,7 @@
 """Where a feeder's DER stand: sites of 240 V behind their own service transformers and drops, as OpenDSS text.
 
-Every site is single-phase. Ratings in kW, kVA and kWh, as in the circuit and the manifest.
+Every site is single-phase, behind a transformer on one phase to neutral or on two phases.
+Ratings in kW, kVA and kWh, as in the circuit and the manifest.
 Sources: IEEE C57.12.20 ratings and typical impedances of pole-mounted transformers; service cable of aluminium at 75 C
 (NEC chapter 9, table 8), go and return.
 """
@@ -8,17 +9,13 @@ Sources: IEEE C57.12.20 ratings and typical impedances of pole-mounted transform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-PRIMARY_KV = 2.402
+from feeders.recipes import Recipe
+
 SECONDARY_KV = 0.24
 DROP_M = 20.0
 OVERSIZE = 1.1
 """Apparent over active power of an inverter: room for reactive power at full output."""
 BATTERY_HOURS = 4.0
-
-PV_KW = (30.0, 67.6, 45.0, 68.0, 60.5)
-"""Nameplates that recur along the feeder; eight rounds are 60 % of the IEEE 123 feeder's peak."""
-BATTERY_KW = (25.0, 45.4, 32.0, 42.0, 36.4)
-"""Four rounds are 20 % of the same peak."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +45,19 @@ class Site:
     der: str
     kind: str
     primary: str
-    """Bus of the feeder, without phase."""
-    phase: int
+    """Bus of the feeder, without phases."""
+    phases: tuple[int, ...]
+    """Of the primary: one to neutral, or two."""
     p_kw: float
 
     @property
     def bus(self) -> str:
         return f"site_{self.der}"
+
+    @property
+    def node(self) -> int:
+        """Of the site: the first phase of its primary."""
+        return self.phases[0]
 
     @property
     def s_kva(self) -> float:
@@ -70,43 +73,47 @@ class Site:
         return next(service for service in SERVICE_CLASSES if service.kva >= self.s_kva)
 
 
-def sites(load_buses: Sequence[str], turns: int) -> list[Site]:
+def sites(load_buses: Sequence[str], recipe: Recipe) -> list[Site]:
     """Spread DER evenly over the buses of a feeder's loads: in each turn one site per phase, two PV and one battery.
 
     Parameters
     ----------
     load_buses
         Buses of the loads with their phases (`65.1.2`; `47` has all three), from the source outwards.
-    turns
-        Each takes the next bus, `1/turns` further along every phase.
+    recipe
+        Each of its turns takes the next bus, `1/turns` further along every phase, or pair of phases.
     """
-    by_phase = [_buses_of_phase(load_buses, phase) for phase in (1, 2, 3)]
+    turns = recipe.turns
+    ratings_kw = {"pv": recipe.pv_kw, "bat": recipe.battery_kw}
     made: list[Site] = []
-    counts = {"pv": 0, "battery": 0}
+    counts = {"pv": 0, "bat": 0}
     for turn in range(turns):
-        for phase, buses in enumerate(by_phase, 1):
-            kind = "battery" if (turn + phase) % 3 == 0 else "pv"
-            made.append(_site(kind, counts[kind], buses[turn * len(buses) // turns], phase))
-            counts[kind] += 1
+        for number, phases in enumerate(recipe.primaries, 1):
+            buses = _buses_with(load_buses, phases)
+            prefix = "bat" if (turn + number) % 3 == 0 else "pv"
+            order = counts[prefix]
+            rating_kw = ratings_kw[prefix][order % len(ratings_kw[prefix])]
+            kind = "battery" if prefix == "bat" else "pv"
+            primary = buses[turn * len(buses) // turns]
+            made.append(Site(f"{prefix}{order + 1:02d}", kind, primary, phases, rating_kw))
+            counts[prefix] += 1
     return sorted(made, key=lambda site: site.kind != "pv")
 
 
-def _buses_of_phase(load_buses: Sequence[str], phase: int) -> list[str]:
+def _buses_with(load_buses: Sequence[str], phases: tuple[int, ...]) -> list[str]:
     split = (bus.split(".") for bus in load_buses)
-    return list(dict.fromkeys(name for name, *phases in split if not phases or str(phase) in phases))
+    wanted = set(map(str, phases))
+    return list(dict.fromkeys(name for name, *given in split if not given or wanted <= set(given)))
 
 
-def _site(kind: str, order: int, primary: str, phase: int) -> Site:
-    prefix, ratings_kw = ("pv", PV_KW) if kind == "pv" else ("bat", BATTERY_KW)
-    return Site(f"{prefix}{order + 1:02d}", kind, primary, phase, ratings_kw[order % len(ratings_kw)])
-
-
-def service_circuit(made: Sequence[Site]) -> Iterator[str]:
+def service_circuit(made: Sequence[Site], primary_kv: float) -> Iterator[str]:
     """Transformers, drops, DER and voltage bases of the sites, as lines of OpenDSS."""
     for site in made:
-        service, low, pcc = site.service, f"low_{site.der}.{site.phase}", f"{site.bus}.{site.phase}"
+        service, low, pcc = site.service, f"low_{site.der}.{site.node}", f"{site.bus}.{site.node}"
+        primary = ".".join(map(str, (site.primary, *site.phases)))
+        connection = " conn=delta" if len(site.phases) > 1 else ""
         yield f"New Transformer.svc_{site.der} phases=1 windings=2 xhl={service.x_pct}"
-        yield f"~ wdg=1 bus={site.primary}.{site.phase} kv={PRIMARY_KV} kva={service.kva} %r={service.r_pct / 2:g}"
+        yield f"~ wdg=1 bus={primary}{connection} kv={primary_kv} kva={service.kva} %r={service.r_pct / 2:g}"
         yield f"~ wdg=2 bus={low} kv={SECONDARY_KV} kva={service.kva} %r={service.r_pct / 2:g}"
         yield (
             f"New Line.drop_{site.der} bus1={low} bus2={pcc} phases=1 length={DROP_M / 1000:g} units=km"

@@ -7,21 +7,39 @@ Source: IEEE PES test feeders.
 import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from math import isqrt
+from math import isqrt, sqrt
 from pathlib import Path
 from typing import Any
 
 Row = Mapping[str, str]
 
+PRIMARY_OFF_MAX_FRAC = 0.01
+"""How far a bus' base may be from the primary's, to count as such: 2.402 kV and 2.4018 kV are the same."""
 LENGTH_UNITS = {"0": "none", "1": "mi", "2": "kft", "3": "km", "4": "m", "5": "ft", "6": "in", "7": "cm"}
 SWITCH_OHM = 0.001
-"""Series resistance of a closed switch per unit of its length; it has no reactance and no capacitance."""
+"""Series resistance of a closed switch or a jumper per unit of its length; it has no reactance and no capacitance."""
 
 
 def rows(tables: Path, name: str) -> list[dict[str, str]]:
     """The rows of a table, in file order."""
     with (tables / f"{name}.csv").open(encoding="utf8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def primary_load_buses(tables: Path, primary_kv: float, to_neutral: bool) -> list[str]:
+    """Buses of the loads on the primary with their phases, in file order: not those behind the tables' transformers.
+
+    `primary_kv` stands to neutral, or between phases.
+    """
+    kv = primary_kv if to_neutral else primary_kv / sqrt(3)
+    base_kv = {row["bus"]: float(row["kv_base_ln"]) for row in rows(tables, "buses")}
+    buses = [row["bus"] for row in rows(tables, "loads")]
+    return [bus for bus in buses if abs(base_kv[bus.partition(".")[0]] / kv - 1) < PRIMARY_OFF_MAX_FRAC]
+
+
+def switch_rows(tables: Path) -> list[dict[str, str]]:
+    """The switches among the lines."""
+    return [row for row in rows(tables, "lines") if row["is_switch"] == "1"]
 
 
 def base_circuit(circuit: str, tables: Path) -> str:
@@ -73,7 +91,7 @@ def _lower_triangle(values: list[float]) -> str:
 
 def _line(row: Row) -> str:
     head = f"New Line.{row['name']} bus1={row['bus1']} bus2={row['bus2']} phases={row['phases']}"
-    if row["is_switch"] == "1":
+    if not row["linecode"]:
         return f"{head} r1={SWITCH_OHM} x1=0 r0={SWITCH_OHM} x0=0 c1=0 c0=0 length={row['length']}"
     return f"{head} linecode={row['linecode']} length={row['length']} units={LENGTH_UNITS[row['length_units']]}"
 

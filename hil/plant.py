@@ -11,7 +11,7 @@ import numpy as np
 
 from derms.domain.arrays import FloatArray, IntArray
 from derms.domain.grid import FeederPackage
-from derms.grid.engine import FeederEngine
+from derms.grid.open import open_engine
 
 LINE_SIGMA = 0.1
 TAP_V = 0.75
@@ -23,11 +23,11 @@ class Solved:
     """The true state of the feeder after a step."""
 
     v_pu: FloatArray
-    """Every node, shape (nodes,)."""
+    """Every point, shape (points,)."""
     der_v_pu: FloatArray
     """At each DER, shape (ders,)."""
     meter_v_v: FloatArray
-    """Phase voltages at the meters [V line to neutral], NaN where the bus lacks a phase, shape (meters, 3)."""
+    """Voltages at the meters [V], between phases where theirs are, NaN where the bus lacks one, shape (meters, 3)."""
     head_w: FloatArray
     """Shape (3,)."""
     head_var: FloatArray
@@ -36,7 +36,7 @@ class Solved:
 @cache
 def _lines(package: FeederPackage) -> tuple[str, ...]:
     """Lines of a circuit, in OpenDSS's own order."""
-    return FeederEngine(package).lines
+    return open_engine(package).layout.lines
 
 
 class Plant:
@@ -45,18 +45,17 @@ class Plant:
     def __init__(self, package: FeederPackage, rng: np.random.Generator) -> None:
         lines = _lines(package)
         factors = rng.lognormal(0.0, LINE_SIGMA, len(lines))
-        self.engine = FeederEngine(package, line_scale=dict(zip(lines, factors.tolist(), strict=True)))
+        self.engine = open_engine(package, line_scale=dict(zip(lines, factors.tolist(), strict=True)))
         self.regulator_off = ""
         """The regulator that is one tap off; empty on a feeder without any."""
-        if self.engine.regulators:
-            self.regulator_off = str(rng.choice(self.engine.regulators))
+        layout = self.engine.layout
+        if layout.regulators:
+            self.regulator_off = str(rng.choice(layout.regulators))
             target_v = self.engine.regulator_targets_v()[self.regulator_off]
             self.engine.set_regulator_target(self.regulator_off, target_v + TAP_V)
-        buses = [self.engine.bus_nodes(meter.bus) for meter in package.meters]
-        self._meter_nodes: IntArray = np.array(buses, dtype=np.intp).reshape(-1, 3)
-        self._meter_base_v = np.where(
-            self._meter_nodes >= 0, self.engine.v_base_v[self._meter_nodes] / np.sqrt(3.0), np.nan
-        )
+        points = [layout.bus_points(meter.bus) for meter in package.meters]
+        self._meter_points: IntArray = np.array(points, dtype=np.intp).reshape(-1, 3)
+        self._meter_base_v = np.where(self._meter_points >= 0, layout.v_base_v[self._meter_points], np.nan)
 
     def step(self, load_factors: FloatArray, der_w: FloatArray, der_var: FloatArray) -> Solved:
         """Solve with factors on the nominal loads, shape (loads,), and DER powers, shape (ders,).
@@ -64,13 +63,13 @@ class Plant:
         Raises NotConverged when the feeder has no solution.
         """
         engine = self.engine
-        engine.set_loads(load_factors * engine.nominal_load_w, load_factors * engine.nominal_load_var)
+        engine.set_loads(load_factors * engine.layout.nominal_load_w, load_factors * engine.layout.nominal_load_var)
         engine.set_der(der_w, der_var)
         flow = engine.solve()
         return Solved(
             v_pu=flow.v_pu,
-            der_v_pu=flow.v_pu[engine.der_node],
-            meter_v_v=flow.v_pu[self._meter_nodes] * self._meter_base_v,
+            der_v_pu=flow.v_pu[engine.layout.der_point],
+            meter_v_v=flow.v_pu[self._meter_points] * self._meter_base_v,
             head_w=flow.head_w,
             head_var=flow.head_var,
         )

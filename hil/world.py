@@ -93,7 +93,7 @@ class World:
         self._set_up_ders(soc_start_frac)
         self._set_up_servers(of_faults)
         self.plant = Plant(package, of_plant)
-        self._loads = Loads(self.plant.engine.nominal_load_w, dt_s=dt_s, rng=of_loads)
+        self._loads = Loads(self.plant.engine.layout.nominal_load_w, dt_s=dt_s, rng=of_loads)
         self._clouds = Clouds(len(self.ratings), dt_s=dt_s, rng=of_clouds)
         self._sky = ClearSky(*PLACE_DEG)
         self._offset_s = local_offset_s(self.start)
@@ -165,8 +165,8 @@ class World:
         return self.start + timedelta(seconds=self.truth.steps * self.dt_s)
 
     def violating(self) -> BoolArray:
-        """Nodes truly outside their voltage range, shape (nodes,)."""
-        return self.plant.engine.violating(self.solved.v_pu)
+        """Points truly outside their voltage range, shape (points,)."""
+        return self.plant.engine.layout.violating(self.solved.v_pu)
 
     def step(self) -> None:
         """Move on by one step: weather, devices, feeder, registers.
@@ -219,7 +219,7 @@ class World:
         return history.net_load(
             self.start,
             days,
-            load_w=float(self.plant.engine.nominal_load_w.sum()),
+            load_w=float(self.plant.engine.layout.nominal_load_w.sum()),
             pv_rated_w=float(self.ratings.p_rated_w[~self.ratings.is_battery].sum()),
             place_deg=PLACE_DEG,
             rng=self._of_history,

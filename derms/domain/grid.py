@@ -1,12 +1,13 @@
 """Feeders as values: what the manifest binds to the circuit, and the state that estimation gives back.
 
-On four-wire feeders voltages are line to neutral in pu; head power + = import into the feeder [W, var].
+Voltages in pu stand at points: a node against neutral where a neutral is there (`65.2`), two phases against each other
+on three-wire parts (`701.1-2`). Head power + = import into the feeder [W, var].
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from pathlib import Path
 
 from derms.domain.arrays import FloatArray
@@ -50,15 +51,68 @@ class MeterBinding:
     sigma_frac: float
     """One standard deviation of its error, per unit of the value."""
     age_max_s: float
+    phases: tuple[int, ...] = ()
+    """Phases 1..3 that it is connected to; empty: all that its place has."""
+
+
+class Between(StrEnum):
+    """What a voltage stands between."""
+
+    NEUTRAL = "neutral"
+    """A phase and neutral."""
+    PHASES = "phases"
+    """Two phases: three-wire parts, whose voltages to ground float."""
 
 
 @dataclass(frozen=True, slots=True)
 class VoltageLimits:
-    """Allowed voltage range for buses up to a base voltage [V line to line]."""
+    """A voltage class: the allowed range for buses up to a base voltage [V line to line], and how it is measured."""
 
     v_base_max_v: float
     v_min_pu: float
     v_max_pu: float
+    between: Between = Between.NEUTRAL
+
+
+class SwitchState(IntEnum):
+    """What a switch is; the numbers are stored: never renumber them."""
+
+    OPEN = 0
+    CLOSED = 1
+    INTERMEDIATE = 2
+    """On its way, or stuck between."""
+    UNKNOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchBinding:
+    """A switch of the feeder: a line of the circuit that crews open and close."""
+
+    id: str
+    element: str
+    """Full OpenDSS name, `Line.sw1`."""
+    normal: SwitchState
+    """How it stands in normal operation, OPEN or CLOSED; the engine starts with that."""
+    age_max_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ControlBinding:
+    """A regulator or a capacitor bank whose position the utility's system may tell."""
+
+    id: str
+    element: str
+    """Full OpenDSS name: `RegControl.creg1a`, `Capacitor.c83`."""
+    age_max_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class InvisiblePv:
+    """PV behind a customer's meter that nobody polls: it hides load."""
+
+    load: str
+    """Full OpenDSS name of the load, `Load.s47`."""
+    p_rated_w: float
 
 
 @dataclass(frozen=True)
@@ -80,16 +134,16 @@ class FeederPackage:
     """Every bus name of the circuit, lower case."""
     elements: frozenset[str] = frozenset()
     """Full name of every element of the circuit, lower case; empty when nobody has read them."""
-
-
-class SwitchState(IntEnum):
-    """What a switch is; the numbers are stored: never renumber them."""
-
-    OPEN = 0
-    CLOSED = 1
-    INTERMEDIATE = 2
-    """On its way, or stuck between."""
-    UNKNOWN = 3
+    switches: tuple[SwitchBinding, ...] = ()
+    regulators: tuple[ControlBinding, ...] = ()
+    capacitors: tuple[ControlBinding, ...] = ()
+    invisible_pv: tuple[InvisiblePv, ...] = ()
+    source: str = ""
+    """Where the model comes from, in words."""
+    digest: str = ""
+    """SHA-256 over the circuit's files, as they were when the manifest was checked."""
+    own: bool = False
+    """Whether the circuit text is this product's own. Any other is loaded in a confined process only."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +175,8 @@ class GridState:
     feeder: str
     at: datetime
     v_pu: FloatArray
-    """Node voltages, shape (nodes,), in the engine's node order."""
-    nodes: tuple[str, ...]
+    """Voltages at the points of the feeder, shape (points,)."""
+    points: tuple[str, ...]
     head_w: FloatArray
     """Modelled head power per phase [W], shape (3,)."""
     head_var: FloatArray
@@ -135,6 +189,6 @@ class GridState:
     """Measured minus modelled head power [W]."""
     quality: Quality
     violations: int
-    """Nodes outside their voltage range."""
+    """Points outside their voltage range."""
     topology: Topology = field(default_factory=Topology)
     """As the utility's system tells it; the model itself always stands as in its files."""

@@ -19,6 +19,7 @@ from derms.domain.alarm import Event, Severity
 from derms.domain.dispatch import Quantity
 from derms.errors import FieldError
 from derms.field.agenda import Agenda
+from derms.field.ending import end
 from derms.field.holdings import Holding, Key
 from derms.field.poller import phase
 from derms.field.reconcile import ERRAND_S, Reconciler
@@ -76,9 +77,7 @@ class Heartbeat:
                     task.add_done_callback(partial(self._seen_to, row))
                 due_s = max(due_s + BEAT_S, clock.monotonic_s())
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end(tasks)
 
     def _seen_to(self, row: int, task: asyncio.Task[None]) -> None:
         """An error that nobody expected costs its device the heartbeat, and is said once; the others go on."""

@@ -195,7 +195,9 @@ class Ledger:
             self.end(pending, Superseded())
 
     def end(self, pending: Pending, outcome: Outcome) -> None:
-        """Give a command its one outcome."""
+        """Give a command its one outcome: the first, where a driver comes back to one that was broken off."""
+        if pending.stage is Stage.ENDED:
+            return
         pending.stage = Stage.ENDED
         del self._open[pending.key]
         device_id, command = self.fleet.devices[pending.row].id, pending.command

@@ -28,6 +28,7 @@ from derms.domain.telemetry import Identity, Reading, TelemetryLayout, Telemetry
 from derms.errors import DeviceRefused, FieldError, ProtocolViolation, TurnedAway
 from derms.field.batch import Batch
 from derms.field.checks import COMPARED, Evidence
+from derms.field.ending import end
 from derms.field.judge import numbered, weigh
 from derms.field.plan import PollPlan, plan_for
 from derms.field.readings import Readings, SunIsUp, always_day
@@ -160,12 +161,9 @@ class Poller:
 
     async def _stop(self) -> None:
         self._stopping = True
-        under_way = [task for post in self._posts.values() for task in (post.task, post.slow) if task is not None]
-        for task in under_way:
-            task.cancel()
         if self._alarm is not None:
             self._alarm.cancel()
-        await asyncio.gather(*under_way, return_exceptions=True)
+        await end(task for post in self._posts.values() for task in (post.task, post.slow) if task is not None)
 
     def _turn(self, post: Post) -> asyncio.Future[None]:
         """What a device waits for until it is due."""

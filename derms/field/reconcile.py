@@ -24,6 +24,7 @@ from derms.domain.quality import Quality
 from derms.domain.settings import DispatchSettings
 from derms.domain.telemetry import TelemetrySnapshot
 from derms.field.custody import Custody
+from derms.field.ending import end
 from derms.field.holdings import Holdings, Key
 from derms.field.journal import Journal
 from derms.field.ledger import CommandCounts, Ledger, Pending
@@ -34,8 +35,15 @@ from derms.ports import Clock, DeviceDriver
 SILENT = (Quality.STALE, Quality.EXPECTED_SILENT, Quality.MISSING)
 """Qualities of a device that does not answer."""
 ERRAND_S = 40.0
-"""Longest errand at one device: more than all time-outs of a driver together. Ending a service takes two of them at
-most, which is less than service managers wait before they kill."""
+"""Longest errand at one device: more than all time-outs of a driver together."""
+FINISH_S = 5.0
+"""For errands that are under way when the service stops. What has become of one that is broken off then does not
+matter: the device is released next."""
+HAND_BACK_S = 30.0
+"""For releasing one device at the end, all at the same time: thirty units that share a slow serial line need most of
+it. A device that does not answer takes a few of the driver's time-outs."""
+JOURNAL_S = 2.0
+"""For the journal to take these releases; after that they go out without it."""
 
 
 @dataclass(slots=True)
@@ -99,7 +107,7 @@ class Reconciler:
     async def run(self) -> None:
         """A turn per group until cancelled; errands that are under way then end first, so that each has its outcome.
 
-        Cancelled once more, it breaks them off.
+        After a while, or cancelled once more, it breaks them off.
         """
         due_s = self.clock.monotonic_s()
         async with asyncio.TaskGroup() as errands:
@@ -112,11 +120,11 @@ class Reconciler:
                 await self._come_home()
 
     async def _come_home(self) -> None:
-        """Wait for the errands that are under way, and break them off in their order when that is cancelled."""
+        """Wait a while for the errands that are under way; then, or when that is cancelled, break them off in order."""
         under_way = list(self._under_way.values())
         try:
             if under_way:
-                await asyncio.wait(under_way)
+                await asyncio.wait(under_way, timeout=FINISH_S)
         finally:
             for task in under_way:
                 task.cancel()
@@ -181,7 +189,8 @@ class Reconciler:
         for key in unknown:
             questions[key[0]].append(key)
         for row in dict.fromkeys((*writes, *questions)):
-            self._start(errands, row, self._errand(durable, writes[row], questions[row]))
+            errand = partial(self._errand, durable, writes[row], questions[row])
+            self._start(row, errands.create_task(self._bounded(row, errand, ERRAND_S), name=f"errand {row}"))
 
     async def _errand(self, durable: asyncio.Task[None], due: Sequence[Pending], unknown: Sequence[Key]) -> None:
         """Write what is due, then learn what the device holds that this service has not given it."""
@@ -193,29 +202,37 @@ class Reconciler:
         """Release whatever a device holds."""
         await self.writer.ask_all(self.custody.keys([row], self.custody.unknown))
         due = self._released([row])
-        await self.ledger.make_durable(due)
+        durable = asyncio.ensure_future(self.ledger.make_durable(due))
+        if (await asyncio.wait([durable], timeout=JOURNAL_S))[0]:
+            durable.result()
         await self.writer.write_all(due)
 
-    def _start(self, errands: asyncio.TaskGroup, row: int, errand: Coroutine[Any, Any, None]) -> None:
+    def _start(self, row: int, task: asyncio.Task[None]) -> None:
         assert row not in self._under_way
-        task = errands.create_task(self._bounded(row, errand), name=f"errand {row}")
         self._under_way[row] = task
         task.add_done_callback(partial(self._ended, row))
 
     def _ended(self, row: int, task: asyncio.Task[None]) -> None:
         del self._under_way[row]
 
-    async def _bounded(self, row: int, errand: Coroutine[Any, Any, None]) -> None:
-        """See an errand through, within bounds; whatever ends it, its commands have their outcomes or are watched."""
+    async def _bounded(self, row: int, errand: Callable[[], Coroutine[Any, Any, None]], most_s: float) -> None:
+        """See an errand through, within bounds; whatever ends it, its commands have their outcomes or are watched.
+
+        It is a task of its own, so that a driver which does not mind being broken off holds up nobody else.
+        """
+        task = asyncio.create_task(errand())
         why = "broken off: the service stops"
         try:
-            async with asyncio.timeout(ERRAND_S):
-                await errand
-        except TimeoutError:
-            why = f"broken off: the device took more than {ERRAND_S:.0f} s"
+            if not (await asyncio.wait([task], timeout=most_s))[0]:
+                why = f"broken off: the device took more than {most_s:.0f} s"
         finally:
-            for quantity in Quantity:
-                self.ledger.break_off((row, quantity), why)
+            try:
+                await end([task])
+            finally:
+                for quantity in Quantity:
+                    self.ledger.break_off((row, quantity), why)
+        if task.done() and not task.cancelled():
+            task.result()
 
     async def hand_back(self) -> None:
         """Release every device that holds a command, of ours or of a service before us, to its own default, now.
@@ -223,8 +240,12 @@ class Reconciler:
         For when `run` has ended.
         """
         self._dispatch = None
-        rows = {row for row, _ in self.custody.held | self.custody.unknown}
-        async with asyncio.TaskGroup() as errands:
-            for row in sorted(rows):
-                self._start(errands, row, self._let_go(row))
+        rows = sorted({row for row, _ in self.custody.held | self.custody.unknown})
+        for row in rows:
+            release = self._bounded(row, partial(self._let_go, row), HAND_BACK_S)
+            self._start(row, asyncio.create_task(release, name=f"release {row}"))
+        ended = await asyncio.gather(*(self._under_way[row] for row in rows), return_exceptions=True)
         self.ledger.supersede_all()
+        for error in ended:
+            if isinstance(error, Exception):
+                raise error

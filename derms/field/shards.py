@@ -10,7 +10,8 @@ import multiprocessing
 import random
 import signal
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -75,7 +76,6 @@ Report = Event | Met | PollCounts
 
 def work(share: Share, pipe: Connection) -> None:
     """Process: poll one share until the parent ends it, or is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
     spare_collector()
     try:
         uvloop.run(_poll(share, pipe))
@@ -160,7 +160,8 @@ class Shards:
         )
         here, there = multiprocessing.Pipe(duplex=False)
         process = multiprocessing.get_context("spawn").Process(target=work, args=(share, there), daemon=True)
-        process.start()
+        with _ctrl_c_blocked():  # a process inherits that: Ctrl-C is for this one alone
+            process.start()
         there.close()
         self.workers[shard] = process
         return process, here
@@ -195,6 +196,15 @@ class Shards:
             case PollCounts():
                 self._counts[shard] = report
                 self.reader.counts = _sum(self._past, *self._counts.values())
+
+
+@contextmanager
+def _ctrl_c_blocked() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _sum(*counts: PollCounts) -> PollCounts:

@@ -1,1 +1,1 @@
-"""The feeder model: power flow, estimation and golden results; the only room that knows OpenDSS."""
+"""The feeder model: power flow, estimate, linearisation, look-ahead; only `compiled`, `opendss`, `linear` know OpenDSS."""

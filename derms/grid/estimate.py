@@ -13,7 +13,7 @@ import numpy as np
 from derms.domain.arrays import FloatArray
 from derms.domain.grid import FeederPackage, GridState
 from derms.domain.quality import Quality
-from derms.grid.engine import FeederEngine, PowerFlow
+from derms.grid.engine import Engine, PowerFlow
 
 SOLVES_MAX = 4
 RESIDUAL_MAX_FRAC = 0.002
@@ -22,7 +22,7 @@ FACTOR_MIN, FACTOR_MAX = 0.05, 3.0
 
 
 def estimate(
-    engine: FeederEngine,
+    engine: Engine,
     package: FeederPackage,
     *,
     at: datetime,
@@ -71,7 +71,7 @@ def estimate(
         feeder=package.id,
         at=at,
         v_pu=flow.v_pu,
-        nodes=engine.nodes,
+        points=engine.layout.points,
         head_w=flow.head_w,
         head_var=flow.head_var,
         load_w=load_w,
@@ -79,34 +79,8 @@ def estimate(
         load_scale=factors[0],
         residual_w=float(residual[0].sum()),
         quality=_quality(head_known=head_known, trusted=der_known and met),
-        violations=int(np.count_nonzero(engine.violating(flow.v_pu))),
+        violations=int(np.count_nonzero(engine.layout.violating(flow.v_pu))),
     )
-
-
-def look_ahead(
-    engine: FeederEngine,
-    state: GridState,
-    der_w: FloatArray,
-    der_var: FloatArray,
-    load_factor: float,
-    *,
-    regulators_act: bool = True,
-) -> PowerFlow:
-    """Solve a plan's DER powers [W, var, + = injection], shape (ders,), with the state's loads times a factor.
-
-    The regulators act from where they stand, or hold still, and are put back afterwards, so that one look does not
-    bend the next. Hold them to compare two plans: a tap that one of them happens to trip would hide the difference.
-    Raises GridError for powers that are not finite, NotConverged without a solution.
-    """
-    taps = engine.taps()
-    engine.set_loads(state.load_w * load_factor, state.load_var * load_factor)
-    engine.set_der(der_w, der_var)
-    engine.freeze_controls(not regulators_act)
-    try:
-        return engine.solve()
-    finally:
-        engine.set_taps(taps)
-        engine.freeze_controls(False)
 
 
 def _quality(*, head_known: bool, trusted: bool) -> Quality:
@@ -127,10 +101,10 @@ class _Allocation:
     """Factors per load on the phases [1/W, 1/var], shape (2, 3, 3)."""
 
     @classmethod
-    def of(cls, engine: FeederEngine) -> "_Allocation":
-        nominal = np.array([engine.nominal_load_w, engine.nominal_load_var])
-        on_one = engine.load_phase == np.arange(3)[:, None]
-        share = np.where(engine.load_phase < 0, 1.0 / 3.0, on_one)
+    def of(cls, engine: Engine) -> "_Allocation":
+        nominal = np.array([engine.layout.nominal_load_w, engine.layout.nominal_load_var])
+        on_one = engine.layout.load_phase == np.arange(3)[:, None]
+        share = np.where(engine.layout.load_phase < 0, 1.0 / 3.0, on_one)
         return cls(nominal, share, np.linalg.pinv((share * nominal[:, None, :]) @ share.T))
 
     def loads(self, factors: FloatArray) -> FloatArray:
@@ -152,7 +126,7 @@ class _Allocation:
 
 
 def _solve(
-    engine: FeederEngine, allocation: _Allocation, factors: FloatArray, head: FloatArray
+    engine: Engine, allocation: _Allocation, factors: FloatArray, head: FloatArray
 ) -> tuple[PowerFlow, FloatArray, bool]:
     """Solution, measured minus modelled head (2, 3) and whether they meet; NaN never meets."""
     load_w, load_var = allocation.loads(factors)

@@ -11,23 +11,27 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from derms.domain.grid import FeederPackage
-from derms.grid.engine import FeederEngine
+from derms.grid.engine import Engine, PowerFlow
+from derms.grid.open import open_engine
 from derms.ports import FeederSource
 
 BASE = "base.dss"
 GOLDEN = "golden.json"
+V_TOLERANCE_PU = 1e-4
 
 
 def golden_results(package: FeederPackage) -> dict[str, Any]:
-    """Head power [kW, kvar per phase], losses [kW], taps and node voltages [pu] of a package's circuits, by file name.
+    """Head power [kW, kvar per phase], losses [kW], taps and voltages [pu] of a package's circuits, by file name.
 
     Rounded, so that they repeat on any machine.
     """
     results = {package.circuit.name: _solved(package)}
     base = package.circuit.with_name(BASE)
     if base.is_file():
-        results[BASE] = _solved(replace(package, circuit=base, sites=(), ders=(), meters=()))
+        results[BASE] = _solved(replace(package, circuit=base, sites=(), ders=(), meters=(), switches=()))
     return results
 
 
@@ -36,15 +40,45 @@ def golden_text(package: FeederPackage) -> str:
     return json.dumps(golden_results(package), indent=1) + "\n"
 
 
+def deviations(package: FeederPackage, engine: Engine, flow: PowerFlow) -> list[str]:
+    """What differs between a solution of a package's own circuit and its golden file; empty without such a file."""
+    path = package.circuit.with_name(GOLDEN)
+    if not path.is_file():
+        return []
+    known = json.loads(path.read_text(encoding="utf8")).get(package.circuit.name, {})
+    found = _results(engine, flow)
+    told = [
+        f"{name}: {found[name]}, golden {known.get(name)}"
+        for name in ("head_kw", "losses_kw")
+        if not np.allclose(known.get(name, np.nan), found[name], rtol=1e-3, atol=0.1)
+    ]
+    if known.get("taps") != found["taps"]:
+        told.append(f"taps: {found['taps']}, golden {known.get('taps')}")
+    golden_v = known.get("v_pu", {})
+    if golden_v.keys() != found["v_pu"].keys():
+        told.append("voltage points: not those of the golden file")
+    else:
+        apart = {point: abs(v - golden_v[point]) for point, v in found["v_pu"].items()}
+        worst = max(apart, key=lambda point: apart[point])
+        if apart[worst] > V_TOLERANCE_PU:
+            told.append(f"voltage {worst}: {found['v_pu'][worst]} pu, golden {golden_v[worst]} pu")
+    return told
+
+
 def _solved(package: FeederPackage) -> dict[str, Any]:
-    engine = FeederEngine(package)
-    flow = engine.solve()
+    engine = open_engine(package)
+    results = _results(engine, engine.solve())
+    engine.close()
+    return results
+
+
+def _results(engine: Engine, flow: PowerFlow) -> dict[str, Any]:
     return {
         "head_kw": (flow.head_w / 1e3).round(3).tolist(),
         "head_kvar": (flow.head_var / 1e3).round(3).tolist(),
-        "losses_kw": round(flow.losses_w / 1e3, 3),
+        "losses_kw": round(engine.losses_w() / 1e3, 3),
         "taps": engine.taps(),
-        "v_pu": dict(zip(engine.nodes, flow.v_pu.round(5).tolist(), strict=True)),
+        "v_pu": dict(zip(engine.layout.points, flow.v_pu.round(5).tolist(), strict=True)),
     }
 
 

@@ -94,6 +94,16 @@ events = Table(
     Column("text", Text, nullable=False),
 )
 
+memberships = Table(
+    "memberships",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("der", String(64), nullable=False, index=True),
+    Column("feeder", String(64), nullable=False),
+    Column("since_us", BigInteger, nullable=False),
+)
+"""Which feeder each DER is on from a time on; an empty feeder while no source reaches it."""
+
 
 def to_us(at: datetime) -> int:
     """Microseconds of a timezone-aware time; TypeError for a naive one."""

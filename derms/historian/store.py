@@ -23,6 +23,7 @@ from derms.domain.alarm import Event, Severity
 from derms.domain.arrays import ByteArray, FloatArray, IntArray
 from derms.domain.der import Fleet
 from derms.domain.dispatch import CommandRecord, Outcome, Quantity
+from derms.domain.membership import Membership, Span
 from derms.domain.plan import Plan
 from derms.domain.quality import Quality
 from derms.domain.telemetry import TelemetrySnapshot
@@ -71,6 +72,7 @@ class Store:
         self._decisions: list[tuple[Plan, Mapping[str, object]]] = []
         self._outcomes: list[CommandRecord] = []
         self._events: list[Event] = []
+        self._spans: list[Span] = []
         self._sample_insert = _sample_insert(self._engine.dialect)
         with _translated():
             schema.metadata.create_all(self._engine)
@@ -96,6 +98,11 @@ class Store:
         """Take an event."""
         self._take(self._events, event)
 
+    def spans(self, spans: Sequence[Span]) -> None:
+        """Take what has changed in which feeder the DER are on."""
+        for span in spans:
+            self._take(self._spans, span)
+
     def _take(self, waiting: list[Any], entry: object, most: int = WAITING_MAX) -> None:
         if len(waiting) < most:
             waiting.append(entry)
@@ -106,11 +113,12 @@ class Store:
         """Write everything taken so far in one transaction; after a HistorianError all of it goes on waiting."""
         with self._flushing:
             samples, decisions = self._samples[:], self._decisions[:]
-            outcomes, events = self._outcomes[:], self._events[:]
+            outcomes, events, spans = self._outcomes[:], self._events[:], self._spans[:]
             batches = (
                 (schema.decisions, [_decision_row(plan, inputs) for plan, inputs in decisions]),
                 (schema.outcomes, [_outcome_row(record) for record in outcomes]),
                 (schema.events, [_event_row(entry) for entry in events]),
+                (schema.memberships, [_span_row(span) for span in spans]),
             )
             with _translated(), self._engine.begin() as connection:
                 if samples:
@@ -119,7 +127,7 @@ class Store:
                     if rows:
                         connection.execute(insert(table), rows)
             del self._samples[: len(samples)], self._decisions[: len(decisions)]
-            del self._outcomes[: len(outcomes)], self._events[: len(events)]
+            del self._outcomes[: len(outcomes)], self._events[: len(events)], self._spans[: len(spans)]
 
     def _write_samples(self, connection: Connection, samples: list[tuple[int, FloatArray, ByteArray]]) -> None:
         """Write samples in the order of the table's key; NaN becomes NULL."""
@@ -178,6 +186,12 @@ class Store:
             Event(from_us(row.at_us), Severity(row.severity), row.source, row.kind, row.text)
             for row in self._read(query.order_by(c.at_us, c.id))
         ]
+
+    def membership(self) -> Membership:
+        """Which feeder each DER was on, since the records began."""
+        c = schema.memberships.c
+        rows = self._read(select(schema.memberships).order_by(c.since_us, c.id))
+        return Membership(tuple(Span(row.der, row.feeder, from_us(row.since_us)) for row in rows))
 
     def decisions(self, start: datetime, end: datetime) -> Iterator[StoredDecision]:
         """Decisions of a period in order of time, each exactly as it was taken."""
@@ -266,6 +280,10 @@ def _outcome_row(record: CommandRecord) -> dict[str, Any]:
         "detail": json.dumps(asdict(record.outcome)),
         "ended_us": to_us(record.ended_at),
     }
+
+
+def _span_row(span: Span) -> dict[str, object]:
+    return {"der": span.der, "feeder": span.feeder, "since_us": to_us(span.since)}
 
 
 def _event_row(entry: Event) -> dict[str, Any]:

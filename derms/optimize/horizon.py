@@ -13,6 +13,7 @@ that the problem has a solution whatever the state of charge is; what gave way i
 """
 
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import cvxpy as cp
@@ -22,6 +23,7 @@ from derms.domain.arrays import FloatArray
 from derms.domain.settings import PlanWeights
 from derms.errors import PlanError
 from derms.optimize.aggregate import VirtualBattery
+from derms.optimize.interrupt import ctrl_c_passed_on
 
 PAST_STEPS = 12
 """Quarter hours before now that the ramp looks back on: three hours."""
@@ -163,7 +165,7 @@ class Horizon:
         failures = []
         for solver, options in self._solvers(limits):
             try:
-                with warnings.catch_warnings():
+                with warnings.catch_warnings(), ctrl_c_passed_on() if solver == cp.OSQP else nullcontext():
                     # An inaccurate solution is a failure here; the warning would only repeat it on the screen.
                     warnings.filterwarnings("ignore", message="Solution may be inaccurate")
                     self._problem.solve(solver=solver, ignore_dpp=False, **options)

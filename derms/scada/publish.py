@@ -1,5 +1,6 @@
 """Publishing the plan: the newest one until it is out, and the word that it no longer holds; never in anybody's way."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
@@ -10,6 +11,9 @@ from derms.domain.plan import Plan
 from derms.domain.scada import Publication, PublicationStatus
 from derms.errors import FieldError, ScadaError
 from derms.ports import Clock, PlanOutlet
+
+WITHDRAW_S = 5.0
+"""For the word that the plan no longer holds; without it readers go by its validity."""
 
 
 class Publisher:
@@ -39,9 +43,14 @@ class Publisher:
             await self._attempt(self._current)
 
     async def withdraw(self) -> None:
-        """Say that the plan no longer holds because the service ends; tried once."""
-        if self._current:
-            await self._attempt(self._ended(self._current, PublicationStatus.WITHDRAWN))
+        """Say that the plan no longer holds because the service ends; tried once, and not for long."""
+        if not self._current:
+            return
+        try:
+            async with asyncio.timeout(WITHDRAW_S):
+                await self._attempt(self._ended(self._current, PublicationStatus.WITHDRAWN))
+        except TimeoutError:
+            self._note(failing=True, text=f"the plan cannot be withdrawn: no end within {WITHDRAW_S:g} s")
 
     def _ended(self, current: Publication, status: PublicationStatus) -> Publication:
         self._current = replace(current, status=status, published_at=self._clock.utc())

@@ -3,17 +3,22 @@
 import asyncio
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from derms.domain.alarm import Event, Severity
 from derms.domain.dispatch import CommandRecord
-from derms.grid.engine import FeederEngine
+from derms.field.ending import END_S, end
+from derms.field.reconcile import FINISH_S, HAND_BACK_S
+from derms.grid.open import open_engine
 from derms.historian.store import Store
 from derms.optimize.horizon import SolverLimits
 from derms.ports import Clock, DriverKit
+from derms.scada.publish import WITHDRAW_S
 from derms.service import plugins
 from derms.service.brain import Brain
 from derms.service.cadence import Job, every
@@ -26,6 +31,11 @@ FIRST_ESTIMATE_POLLS, FIRST_PLAN_POLLS, FIRST_RECORD_POLLS = 1.5, 2.0, 2.5
 """After the start, in poll intervals: the first poll of every device is in by then."""
 FIRST_SCADA = timedelta(seconds=0.5)
 RECORD_EVERY_S = 60.0
+RECORDS_S = 6.0
+"""For closing the records: SQLite waits 5 s for whoever else has the database."""
+STOP_S = FINISH_S + END_S + HAND_BACK_S + END_S + WITHDRAW_S + RECORDS_S
+"""The end of a service takes no longer, whatever devices, drivers and the utility's system do; where all of them
+answer it takes about a second. Service managers have to wait for as long before they kill."""
 EVENTS_KEPT = 1000
 """Latest events in memory; the historian has them all."""
 
@@ -43,6 +53,8 @@ class Surroundings:
     executor: Executor | None
     """One worker thread for the engine and the optimizer; None where the loop runs such work in place."""
     limits: SolverLimits
+    ending: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Around the end of the service: what sees to it that there is one."""
 
 
 class Service:
@@ -63,6 +75,7 @@ class Service:
         self.alarms = 0
         self._clock = around.clock
         self._runner = around.runner
+        self._ending = around.ending
         self._on_event = on_event
         self.store = Store(f"sqlite:///{site.storage / 'historian.sqlite'}", site.fleet)
         self.gateway = Gateway(
@@ -81,7 +94,7 @@ class Service:
             site,
             gateway=self.gateway,
             scada=self.scada,
-            engine=FeederEngine(site.package),
+            engine=open_engine(site.package),
             store=self.store,
             clock=around.clock,
             executor=around.executor,
@@ -107,27 +120,28 @@ class Service:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set or a part ends by itself; then hand every device back and close the records."""
-        parts = [
-            asyncio.ensure_future(self.gateway.run()),
-            asyncio.ensure_future(self._runner(self.jobs())),
-            asyncio.ensure_future(stop.wait()),
-        ]
+        gateway = asyncio.ensure_future(self.gateway.run())
+        others = [asyncio.ensure_future(self._runner(self.jobs())), asyncio.ensure_future(stop.wait())]
         try:
-            await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([gateway, *others], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for part in parts:
-                part.cancel()
-            ended = await asyncio.gather(*parts, return_exceptions=True)
-            try:
-                await self._end()
-            finally:
-                self.store.close()
-        for result in ended:
-            if isinstance(result, Exception):
-                raise result
+            with self._ending():
+                try:
+                    await self._end(gateway, others)
+                finally:
+                    self.store.close()
+        for part in (gateway, *others):
+            if part.done() and not part.cancelled():
+                part.result()
 
-    async def _end(self) -> None:
-        """Hand every device back, then tell the utility that the plan no longer holds."""
+    async def _end(self, gateway: asyncio.Future[None], others: Sequence[asyncio.Future[Any]]) -> None:
+        """End every part, hand every device back, then tell the utility that the plan no longer holds.
+
+        No job is waited for: a plan under way is nobody's any more, though its thread may go on with it for a while.
+        """
+        gateway.cancel()
+        await end(others)
+        await asyncio.gather(gateway, return_exceptions=True)
         try:
             await self.gateway.hand_back()
         finally:

@@ -25,8 +25,9 @@ from derms.domain.scada import PointKind, ScadaReading, head_phases
 from derms.domain.telemetry import Identity, TelemetrySnapshot
 from derms.forecast.netload import CLOUD_TYPICAL, QUARTER_S, Place, forecast, load_profile, standard_profile
 from derms.forecast.pv import ClearSky
-from derms.grid.engine import FeederEngine
-from derms.grid.estimate import estimate, look_ahead
+from derms.grid.engine import Engine
+from derms.grid.estimate import estimate
+from derms.grid.look_ahead import look_ahead
 from derms.historian.store import Store
 from derms.optimize.horizon import PAST_STEPS, Horizon, HorizonInput, HorizonOutput, SolverLimits
 from derms.optimize.verify import LookAhead
@@ -63,7 +64,7 @@ class Brain:
         *,
         gateway: GatewayLink,
         scada: ScadaSource,
-        engine: FeederEngine,
+        engine: Engine,
         store: Store,
         clock: Clock,
         executor: Executor | None,
@@ -211,13 +212,14 @@ class Brain:
         every_w = np.zeros(len(self._site.package.ders))
         every_w[self._engine_rows] = der_w
         flow = look_ahead(engine, state, every_w, np.zeros_like(every_w), factor, regulators_act=False)
-        low_pu, high_pu = engine.v_min_pu - flow.v_pu, flow.v_pu - engine.v_max_pu
-        nodes = engine.der_node[self._engine_rows]
+        layout = engine.layout
+        low_pu, high_pu = layout.v_min_pu - flow.v_pu, flow.v_pu - layout.v_max_pu
+        points = layout.der_point[self._engine_rows]
         return LookAhead(
-            violations=int(engine.violating(flow.v_pu).sum()),
-            excess_pu=float(np.maximum(np.maximum(low_pu, high_pu), 0.0).sum()),
-            low=low_pu[nodes] > 0.0,
-            high=high_pu[nodes] > 0.0,
+            violations=int(layout.violating(flow.v_pu).sum()),
+            excess_pu=float(layout.excess_pu(flow.v_pu).sum()),
+            low=low_pu[points] > 0.0,
+            high=high_pu[points] > 0.0,
         )
 
     def _forecast(self) -> Forecast:

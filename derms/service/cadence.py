@@ -7,8 +7,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
+from apscheduler.executors.base import BaseExecutor
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
@@ -38,19 +39,38 @@ def every(seconds: float, *, first: datetime) -> Trigger:
     return trigger
 
 
+class _InGroup(BaseExecutor):  # type: ignore[misc]
+    """Has APScheduler run jobs as tasks of a group, which ends them when it ends.
+
+    APScheduler's own executor ends them too, but only later, and then reports each as an error with its traceback.
+    """
+
+    def __init__(self, group: asyncio.TaskGroup) -> None:
+        super().__init__()
+        self._group = group
+
+    def _do_submit_job(self, job: Any, run_times: list[datetime]) -> None:
+        task = self._group.create_task(job.func(), name=job.id)
+        task.add_done_callback(lambda _: self._run_job_success(job.id, []))
+
+
 async def run_scheduled(jobs: tuple[Job, ...]) -> None:
-    """Run the table in real time with APScheduler until cancelled.
+    """Run the table in real time with APScheduler until cancelled; nothing of it is under way any more then.
 
     A late run is made once (coalesced), however late; a run still going on is never doubled.
     """
-    scheduler = AsyncIOScheduler(timezone=UTC)
-    for job in jobs:
-        scheduler.add_job(job.action, job.trigger, id=job.name, misfire_grace_time=None, coalesce=True, max_instances=1)
-    scheduler.start()
-    try:
-        await asyncio.Event().wait()
-    finally:
-        scheduler.shutdown(wait=False)
+    async with asyncio.TaskGroup() as group:
+        scheduler = AsyncIOScheduler(timezone=UTC, executors={"default": _InGroup(group)})
+        for job in jobs:
+            scheduler.add_job(
+                job.action, job.trigger, id=job.name, misfire_grace_time=None, coalesce=True, max_instances=1
+            )
+        scheduler.start()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            scheduler.remove_all_jobs()  # it is shut down a moment later, and must not begin anything in between
+            scheduler.shutdown(wait=False)
 
 
 async def run_on_clock(jobs: tuple[Job, ...], clock: Clock) -> None:

@@ -11,6 +11,7 @@ import math
 import os
 import random
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ from datetime import tzinfo
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from derms.domain.alarm import Event
 from derms.domain.mode import Mode
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 
 PLAN_DEADLINE_S = 20.0
 """Wall-clock limit of one solve in real time."""
+
+LEAVE_S = 1.0
+"""When the service has ended: how long what is still in threads (a plan, a name that no server resolves) may hold up
+the end of the process."""
 
 NAME_SHOWN = 120
 """Characters of a file name that a message shows."""
@@ -66,6 +71,8 @@ def _command(arguments: Sequence[str]) -> int:
             return demo(arguments[1:])
         case ["device"]:
             return _device(arguments[1:])
+        case ["feeder"]:
+            return _feeder(arguments[1:])
     options = _parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = options.run
     return run(options)
@@ -98,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
     _add_fleet(commands.add_parser("fleet", help="the fleet file: import another one into it"))
     commands.add_parser("device", help="look at one device, and test whether it keeps to SunSpec")
+    commands.add_parser("feeder", help="check a feeder package, import a circuit, draw the one-line")
     commands.add_parser("demo", help="run a simulated world and the service on it, with a report at the end")
     return parser
 
@@ -214,6 +222,17 @@ def _import(options: argparse.Namespace) -> int:
         return _refuse(_unreadable(options.into, error), as_json=options.json, undone="written")
 
 
+def _feeder(arguments: Sequence[str]) -> int:
+    with _loading():
+        from derms.service import feeder_command
+    try:
+        return feeder_command.run(arguments)
+    except ConfigError as error:
+        return _refuse(error, as_json="--json" in arguments, undone="written")
+    except OSError as error:
+        return _refuse(_unreadable(Path(arguments[-1]), error), as_json="--json" in arguments, undone="written")
+
+
 def _device(arguments: Sequence[str]) -> int:
     with _loading():
         from derms.service.clock import SystemClock
@@ -249,44 +268,78 @@ async def _serve(site: "Site") -> int:
     from concurrent.futures import ThreadPoolExecutor
 
     from derms.optimize.horizon import SolverLimits
-    from derms.service.app import Service, Surroundings
+    from derms.service.app import STOP_S, Service, Surroundings
     from derms.service.cadence import run_scheduled
     from derms.service.clock import SystemClock
+    from derms.service.leaving import ends_within, leave_within
 
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_nobodys)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    with ThreadPoolExecutor(1, "engine") as executor:
-        around = Surroundings(
-            clock=SystemClock(loop),
-            runner=run_scheduled,
-            chance=random.Random(),
-            executor=executor,
-            limits=SolverLimits(deadline_s=PLAN_DEADLINE_S),
-        )
-        service = Service(site, around, drivers=plugins.drivers(), on_event=partial(show, zone=site.timezone))
-        print(f"{site.name}: {len(site.fleet)} devices, mode {site.mode}; Ctrl-C ends", flush=True)
+    executor = ThreadPoolExecutor(1, "engine")
+    around = Surroundings(
+        clock=SystemClock(loop),
+        runner=run_scheduled,
+        chance=random.Random(),
+        executor=executor,
+        limits=SolverLimits(deadline_s=PLAN_DEADLINE_S),
+        ending=partial(ends_within, STOP_S),
+    )
+    service = Service(site, around, drivers=plugins.drivers(), on_event=lambda event: say(line(event, site.timezone)))
+    exit_status = FAILED
+    try:
+        say(f"{site.name}: {len(site.fleet)} devices, mode {site.mode}; Ctrl-C ends")
         status = asyncio.ensure_future(_status(service))
         await service.run(stop)
         status.cancel()
+        exit_status = _last_word(service)
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+        leave_within(LEAVE_S, exit_status)
+    return exit_status
+
+
+def _nobodys(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """That a name was not resolved is nobody's error once the connection was given up: uvloop goes on to ask for it."""
+    if not isinstance(context.get("exception"), socket.gaierror):
+        loop.default_exception_handler(context)
+
+
+def _last_word(service: "Service") -> int:
     if left := service.gateway.reconciler.holding:
         print(f"derms: stopped; not handed back, left to their own timers: {', '.join(left)}", file=sys.stderr)
         return FAILED
-    print("stopped" + ("; every device that was commanded has been handed back" if site.mode is Mode.AUTO else ""))
+    auto = service.site.mode is Mode.AUTO
+    say("stopped" + ("; every device that was commanded has been handed back" if auto else ""))
     return OK
 
 
+def say(text: str) -> None:
+    """Print a line; that nobody reads or keeps it any more stops nothing."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):  # whoever read has left; a full disk may take the next line
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def line(event: Event, zone: tzinfo) -> str:
+    """An event as one line, in local time."""
+    return f"{event.at.astimezone(zone):%Y-%m-%d %H:%M:%S %Z} {event.severity:<7} {event.text}"
+
+
 def show(event: Event, zone: tzinfo) -> None:
-    """One line per event, in local time."""
-    print(f"{event.at.astimezone(zone):%Y-%m-%d %H:%M:%S %Z} {event.severity:<7} {event.text}", flush=True)
+    """Print an event; raises OSError where that is not possible."""
+    print(line(event, zone), flush=True)
 
 
 async def _status(service: "Service", every_s: float = 60.0) -> None:
     """A line a minute: net load, plan, devices."""
     while True:
         await asyncio.sleep(every_s)
-        print(status_line(service), flush=True)
+        say(status_line(service))
 
 
 def status_line(service: "Service") -> str:

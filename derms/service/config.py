@@ -33,7 +33,7 @@ T = TypeVar("T")
 HISTORY_MAX_PEAKS = 100.0
 """Past net load beyond this many times the feeder's peak is another unit."""
 HISTORY_COLUMNS = ["time_utc", "net_load_kw"]
-FEEDERS = ("ieee123",)
+FEEDERS = ("ieee13", "ieee37", "ieee123")
 """Feeders that come with the product."""
 END_MARK = "\x1f"
 _NOT_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")

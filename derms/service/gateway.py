@@ -139,9 +139,11 @@ class Gateway:
 
     async def hand_back(self) -> None:
         """Release every device that holds a command of ours, then close all sessions."""
-        if self._mode is Mode.AUTO:
-            await self.reconciler.hand_back()
-        self.close()
+        try:
+            if self._mode is Mode.AUTO:
+                await self.reconciler.hand_back()
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Drop all connections; devices keep what they hold until their reversion timers end it."""

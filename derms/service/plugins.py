@@ -6,6 +6,7 @@ Nothing heavy is imported here: the `derms` command answers before libraries are
 import random
 from collections.abc import Callable, Coroutine, Sequence
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from derms.errors import DermsError
@@ -40,6 +41,12 @@ def feeder_source() -> "FeederSource":
     """Loads feeders by id or path."""
     source: FeederSource = _load("feeders")
     return source
+
+
+def feeder_skeleton() -> Callable[[Path], str]:
+    """Makes the text of a manifest for a bare circuit."""
+    skeleton: Callable[[Path], str] = _load("feeder_skeleton")
+    return skeleton
 
 
 def scada(options: "FieldOptions", chance: random.Random) -> "ScadaKit":

@@ -1,7 +1,9 @@
 """A poller on devices that do as they are told, in simulated time."""
 
+import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -113,6 +115,15 @@ class Scripted:
 
     def disconnect(self) -> None:
         self.connected = False
+
+
+async def deaf(cancels: int, until: asyncio.Event | None = None) -> None:
+    """Mind none of so many cancels; the next one ends it, or the event."""
+    event = until or asyncio.Event()
+    for _ in range(cancels):
+        with suppress(asyncio.CancelledError):
+            await event.wait()
+    await event.wait()
 
 
 def device(

@@ -503,7 +503,7 @@ def test_a_setpoint_whose_validity_ends_while_it_waits_for_the_device_is_never_s
         session.slow = True
         session.disconnect()
         rig.want({"bat01": 5e3}, valid_s=20.0)
-        await rig.turns(1.0)
+        await rig.turns(31.0)
         assert rig.ended("bat01") == ["Expired"]
         assert rig.wire == []
         assert rig.holding() == set()

@@ -11,7 +11,7 @@ import pytest
 
 from derms.domain.dispatch import Command, Failed, Held, Quantity, Unknown
 from derms.domain.telemetry import Identity
-from derms.field.reconcile import ERRAND_S
+from derms.field.reconcile import ERRAND_S, FINISH_S, HAND_BACK_S
 from derms.service.simulated import SimulatedLoop
 from drivers.sunspec.driver import SunSpecDriver
 from tests.field.rig import QUICK, Rig, in_the_field
@@ -98,7 +98,7 @@ def test_a_command_to_a_device_that_never_answers_ends_in_time_and_the_next_one_
     async def scenario(rig: Rig) -> None:
         driver = mute(rig)
         rig.want(WANTED)
-        await rig.turns(1.0)  # stopping waits for what is under way
+        await rig.turns(ERRAND_S + 1.0)
         assert rig.last("bat01").outcome == Unknown(f"broken off: the device took more than {ERRAND_S:.0f} s")
         driver.silent = False
         await rig.turns(31.0)
@@ -114,7 +114,7 @@ def test_a_command_that_never_got_as_far_as_the_wire_has_failed(tmp_path: Path) 
         driver.connects = False
         driver.disconnect()
         rig.want(WANTED)
-        await rig.turns(1.0)
+        await rig.turns(ERRAND_S + 1.0)
         assert rig.last("bat01").outcome == Failed(f"broken off: the device took more than {ERRAND_S:.0f} s")
         assert rig.reconciler.holding == list(OTHERS)
 
@@ -161,7 +161,7 @@ def test_stopped_twice_it_breaks_off_what_is_under_way_and_every_command_has_its
         turning = asyncio.ensure_future(rig.reconciler.run())
         await asyncio.sleep(5.0)
         turning.cancel()
-        await asyncio.sleep(5.0)
+        await asyncio.sleep(FINISH_S - 1.0)
         assert not turning.done()
         turning.cancel()
         await asyncio.gather(turning, return_exceptions=True)
@@ -185,7 +185,7 @@ def test_handing_back_waits_for_no_device_but_each_for_itself(tmp_path: Path) ->
         await asyncio.sleep(1.0)
         assert rig.holding() == {"bat01"}
         await handing
-        assert rig.clock.monotonic_s() - start_s == pytest.approx(ERRAND_S, abs=1.0)
+        assert rig.clock.monotonic_s() - start_s == pytest.approx(HAND_BACK_S, abs=1.0)
         assert rig.reconciler.holding == ["bat01"]
         rig.reconciler.journal.close()
         rig.assert_each_intent_has_one_outcome()

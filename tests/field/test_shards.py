@@ -75,7 +75,7 @@ async def until(shards: Shards, pids: set[int]) -> set[int]:
 
 
 @pytest.mark.slow
-def test_workers_share_the_fleet_and_a_killed_one_is_started_again() -> None:
+def test_workers_share_the_fleet_mind_no_ctrl_c_and_a_killed_one_is_started_again() -> None:
     events: list[Event] = []
 
     async def story() -> None:
@@ -85,6 +85,12 @@ def test_workers_share_the_fleet_and_a_killed_one_is_started_again() -> None:
         shards = Shards(reader, SETTINGS, OPTIONS, OwnKit, SystemClock, events.append)
         running = asyncio.ensure_future(shards.run())
         try:
+            for _ in range(3):
+                await asyncio.sleep(0.0)
+            assert len(shards.workers) == 2
+            for worker in shards.workers.values():  # which have only begun to load their libraries
+                assert worker.pid is not None
+                os.kill(worker.pid, signal.SIGINT)
             pids = await until(shards, set())
             assert pids == {worker.pid for worker in shards.workers.values()}
             owners = reader.snapshot().p_w

@@ -11,7 +11,8 @@ from derms.domain.grid import GridState
 from derms.domain.quality import Quality
 from derms.errors import GridError
 from derms.grid.engine import FeederEngine, PowerFlow
-from derms.grid.estimate import estimate, look_ahead
+from derms.grid.estimate import estimate
+from derms.grid.look_ahead import look_ahead
 from feeders.catalog import load
 
 PACKAGE = load("ieee123")

@@ -27,6 +27,7 @@ from derms.domain.dispatch import (
     Unknown,
 )
 from derms.domain.forecast import Forecast
+from derms.domain.membership import NOWHERE, Membership
 from derms.domain.plan import Plan, PlanSource
 from derms.domain.quality import Quality
 from derms.domain.telemetry import TelemetrySnapshot
@@ -195,6 +196,16 @@ def test_events_come_back_in_order_of_time(store: Store) -> None:
     assert store.events(START, END) == []
     store.flush()
     assert store.events(START, END) == [first, later]
+
+
+def test_where_each_der_was_is_known_after_a_restart(store: Store) -> None:
+    before = Membership().moved({"pv01": "f1", "bat01": "f1"}, START)
+    after = before.moved({"pv01": NOWHERE}, START + timedelta(hours=1))
+    store.spans(before.spans)
+    store.spans(after.spans[len(before.spans) :])
+    assert store.membership() == Membership()
+    store.flush()
+    assert store.membership() == after
 
 
 def plan_of(number: int) -> Plan:

@@ -14,7 +14,8 @@ from derms.domain.mode import Mode
 from derms.domain.scada import Publication, PublicationStatus
 from derms.errors import ScadaError
 from derms.scada.file import FileOutlet
-from derms.scada.publish import Publisher
+from derms.scada.publish import WITHDRAW_S, Publisher
+from derms.service.simulated import SimulatedLoop, run_simulated
 from tests.scada.rig import START, HandClock, plan_of, publication_of
 
 
@@ -86,6 +87,22 @@ def test_at_the_end_the_plan_is_withdrawn_and_without_a_plan_nothing_is_said(des
     desk.send()
     asyncio.run(desk.publisher.withdraw())
     assert desk.said == [(1, "VALID"), (1, "WITHDRAWN")]
+
+
+def test_a_word_that_nobody_takes_holds_up_the_end_for_a_while_only() -> None:
+    class Silent(Outlet):
+        async def send(self, publication: Publication) -> None:
+            await asyncio.Event().wait()
+
+    desk = Desk(Silent())
+    desk.offer(1)
+
+    async def main(loop: SimulatedLoop) -> float:
+        await desk.publisher.withdraw()
+        return loop.time()
+
+    assert run_simulated(main, seed=0) == WITHDRAW_S
+    assert [event.text for event in desk.events] == ["the plan cannot be withdrawn: no end within 5 s"]
 
 
 def test_a_failure_is_said_once_and_the_newest_plan_goes_out_when_it_is_over(desk: Desk) -> None:

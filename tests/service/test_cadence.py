@@ -1,9 +1,14 @@
 """One cadence table, two runners: the same jobs at the same times."""
 
 import asyncio
+import threading
+from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
-from derms.service.cadence import Job, every, run_on_clock, run_scheduled
+import pytest
+from apscheduler.triggers.date import DateTrigger
+
+from derms.service.cadence import Action, Job, every, run_on_clock, run_scheduled
 from derms.service.clock import LoopClock, SystemClock
 from derms.service.simulated import SimulatedLoop, run_simulated
 
@@ -49,17 +54,97 @@ def test_a_job_that_overruns_is_made_up_once_and_never_doubled() -> None:
     assert began == [0.0, 250.0, 300.0, 400.0]
 
 
+PATIENCE_S = 60.0
+"""Far longer than anything here takes."""
+
+
+def _begun(action: Action) -> asyncio.Task[None]:
+    """The runner of real time with a job that is due now."""
+    now = DateTrigger(SystemClock(asyncio.get_running_loop()).utc())
+    return asyncio.create_task(run_scheduled((Job("plan", now, action),)))
+
+
 def test_the_real_time_runner_takes_the_same_table() -> None:
-    async def main() -> int:
+    async def main() -> None:
         clock = SystemClock(asyncio.get_running_loop())
-        ran = asyncio.Event()
+        ran = asyncio.Semaphore(0)
 
         async def action() -> None:
-            ran.set()
+            ran.release()
 
-        runner = asyncio.ensure_future(run_scheduled((Job("soon", every(0.05, first=clock.utc()), action),)))
-        await asyncio.wait_for(ran.wait(), 30.0)
+        runner = asyncio.create_task(run_scheduled((Job("soon", every(0.05, first=clock.utc()), action),)))
+        async with asyncio.timeout(PATIENCE_S):
+            for _ in range(3):
+                await ran.acquire()
         runner.cancel()
-        return int(ran.is_set())
+        await asyncio.wait([runner])
+        assert runner.cancelled()
 
-    assert asyncio.run(main()) == 1
+    asyncio.run(main())
+
+
+def test_a_job_in_its_thread_neither_holds_up_the_end_nor_is_it_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    begun, over = threading.Event(), threading.Event()
+
+    def plan() -> None:
+        begun.set()
+        assert over.wait(PATIENCE_S)
+
+    async def main(executor: Executor) -> None:
+        loop = asyncio.get_running_loop()
+
+        async def action() -> None:
+            await loop.run_in_executor(executor, plan)
+
+        runner = _begun(action)
+        assert await loop.run_in_executor(None, begun.wait, PATIENCE_S)
+        runner.cancel()
+        async with asyncio.timeout(PATIENCE_S):
+            await asyncio.wait([runner])
+        assert not over.is_set()
+        assert runner.cancelled()
+        assert asyncio.all_tasks() == {asyncio.current_task()}, "nothing of it goes on"
+
+    with ThreadPoolExecutor(1) as executor:
+        asyncio.run(main(executor))
+        over.set()
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_a_job_that_is_due_when_the_end_comes_is_no_error_however_far_it_has_come(
+    turns: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async def action() -> None:
+            await asyncio.Event().wait()
+
+        runner = _begun(action)
+        for _ in range(turns):
+            await asyncio.sleep(0.0)
+        runner.cancel()
+        async with asyncio.timeout(PATIENCE_S):
+            await asyncio.wait([runner])
+        for _ in range(6):
+            await asyncio.sleep(0.0)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+    assert caplog.records == []
+
+
+def test_a_job_that_fails_ends_the_runner() -> None:
+    """What a job may expect to go wrong the supervisor has caught before."""
+
+    async def failing() -> None:
+        raise ZeroDivisionError
+
+    async def main() -> None:
+        runner = _begun(failing)
+        async with asyncio.timeout(PATIENCE_S):
+            await asyncio.wait([runner])
+        error = runner.exception()
+        assert isinstance(error, ExceptionGroup)
+        assert isinstance(error.exceptions[0], ZeroDivisionError)
+
+    asyncio.run(main())

@@ -2,7 +2,9 @@
 
 import asyncio
 import random
+import sqlite3
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,9 +17,10 @@ from derms.domain.der import Fleet
 from derms.domain.dispatch import Outcome, Unknown
 from derms.domain.plan import PlanSource
 from derms.errors import PlanError
+from derms.field.ending import END_S
 from derms.field.journal import Conclusion, Intent, read_records
 from derms.optimize.horizon import HorizonInput, HorizonOutput, SolverLimits
-from derms.service.app import Service, Surroundings
+from derms.service.app import STOP_S, Service, Surroundings
 from derms.service.cadence import run_on_clock
 from derms.service.clock import LoopClock
 from derms.service.config import load_site
@@ -27,6 +30,7 @@ from feeders.catalog import load
 from hil.cli import write_files
 from hil.server import Fault
 from hil.world import World
+from tests.field.scripted import deaf
 
 PACKAGE = load("ieee123")
 EVENING = datetime(2026, 4, 16, 1, 0, tzinfo=UTC)
@@ -45,6 +49,8 @@ class Day:
     world: World
     service: Service
     clock: LoopClock
+    took_s: float = np.nan
+    """To end."""
 
     def kinds(self, source: str) -> list[str]:
         return [event.kind for event in self.service.events if event.source == source]
@@ -79,8 +85,10 @@ def _day(scenario: Callable[[Day], Awaitable[None]], folder: Path, *, mode: str 
         serving = asyncio.ensure_future(day.service.run(stop))
         telling = asyncio.ensure_future(scenario(day))
         await asyncio.wait([serving, telling], return_when=asyncio.FIRST_COMPLETED)
+        stopped_s = loop.time()
         stop.set()
         await serving
+        day.took_s = loop.time() - stopped_s
         await telling
         living.cancel()
         await asyncio.gather(living, return_exceptions=True)
@@ -111,12 +119,41 @@ def test_batteries_follow_the_plan_and_are_handed_back_at_the_end(tmp_path: Path
 
     day = _day(scenario, tmp_path)
     assert day.holding() == set()
+    assert day.took_s < 1.0
     assert day.world.tap.violations == []
     assert day.service.gateway.reconciler.counts.failed == 0
     assert day.service.brain.plans_fallback == 0
     intents, ended = _journalled((tmp_path / "data" / "commands.journal").read_bytes())
     assert intents
     assert sorted(ended) == [intent.seq for intent in intents]
+
+
+@pytest.mark.parametrize(("cancels", "more_s"), [(0, 0.0), (1, END_S)])
+def test_a_plan_that_nobody_wants_any_more_holds_up_neither_the_devices_nor_the_records(
+    cancels: int, more_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on for ever in its thread, and the job that waits for it may even not mind being ended."""
+
+    async def scenario(day: Day) -> None:
+        await asyncio.sleep(400.0)
+        assert {"bat01", "bat02", "bat03"} <= day.holding()
+        plans = day.service.brain.plans
+        monkeypatch.setattr(day.service.brain, "_run", lambda work: deaf(cancels))
+        await asyncio.sleep(310.0)
+        assert day.service.brain.plans == plans
+
+    day = _day(scenario, tmp_path)
+    assert day.holding() == set()
+    assert day.took_s == pytest.approx(more_s, abs=1.0)
+    intents, ended = _journalled((tmp_path / "data" / "commands.journal").read_bytes())
+    assert sorted(ended) == [intent.seq for intent in intents]
+    with closing(sqlite3.connect(tmp_path / "data" / "historian.sqlite")) as records:
+        assert records.execute("pragma integrity_check").fetchall() == [("ok",)]
+        assert records.execute("select count(*) from outcomes").fetchall() == [(len(ended),)]
+
+
+def test_the_end_is_bounded_by_the_sum_of_its_parts() -> None:
+    assert STOP_S == 50.0, "as the documentation has it"
 
 
 def test_in_observe_mode_it_plans_and_nothing_is_written(tmp_path: Path) -> None:

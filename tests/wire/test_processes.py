@@ -19,6 +19,8 @@ from sunspec2.modbus.client import SunSpecModbusClientDeviceTCP
 
 from derms.domain.dispatch import Unknown
 from derms.field.journal import Conclusion, Intent, read_records
+from derms.service.app import STOP_S
+from derms.service.cli import LEAVE_S
 from derms.service.clock import SystemClock
 from derms.service.config import Site, load_site
 from drivers.registry import drivers
@@ -49,6 +51,31 @@ every_s = 5
 """
 START_S = 60.0
 """Longest wait for a process to be at work, on a busy machine."""
+END_S = STOP_S + LEAVE_S + 10.0
+"""Longest wait for a service to end, with what it takes to hear that it should."""
+TELLING = (sys.executable, "-X", "faulthandler")
+"""A Python that tells at SIGABRT where each of its threads stands."""
+OSQP_SAYS = b"Solver interrupted\n"
+"""At Ctrl-C while it solves; nothing can keep it from that."""
+ENDLESS = """
+import sys
+import cvxpy as cp
+from derms.optimize.horizon import Horizon
+from derms.service.cli import main
+
+solvers, plans = Horizon._solvers, []
+
+def endless(limits):
+    plans.append(limits)
+    if len(plans) == 1:
+        return solvers(limits)
+    print("planning for ever", flush=True)
+    return ((cp.OSQP, {"max_iter": 10**9, "eps_abs": 1e-16, "eps_rel": 1e-16}),)
+
+Horizon._solvers = staticmethod(endless)
+sys.exit(main())
+"""
+"""`derms` with an optimizer that never comes to an end after its first plan."""
 
 
 def _wait_for(what: str, happened: Callable[[], bool], within_s: float, every_s: float = 0.2) -> float:
@@ -71,6 +98,17 @@ def _process(log: Path, *command: str | Path) -> Iterator[subprocess.Popen[bytes
             yield child
         finally:
             child.kill()
+
+
+def _ended(service: subprocess.Popen[bytes], log: Path, by: signal.Signals = signal.SIGINT) -> int:
+    """Have a service end, within its bound; its exit status. One that does not end tells in its log what it does."""
+    service.send_signal(by)
+    try:
+        return service.wait(timeout=END_S)
+    except subprocess.TimeoutExpired:
+        service.send_signal(signal.SIGABRT)
+        service.wait()
+        pytest.fail(f"not ended {END_S:g} s after {by.name}:\n{log.read_text()}")
 
 
 def _hurry(site: Path, mode: str) -> None:
@@ -133,7 +171,8 @@ def test_setpoints_outlive_a_killed_service_until_reversion_and_a_restarted_one_
     fleet: tuple[Path, Onlooker], tmp_path: Path
 ) -> None:
     site, onlooker = fleet
-    run = (BIN / "derms", "run", "-c", site)
+    run = (*TELLING, BIN / "derms", "run", "-c", site)
+    log = tmp_path / "second.log"
     with _process(tmp_path / "first.log", *run) as first:
         _wait_for("setpoints in some batteries", lambda: len(onlooker.holding()) >= 4, START_S)
         first.send_signal(signal.SIGKILL)
@@ -143,18 +182,36 @@ def test_setpoints_outlive_a_killed_service_until_reversion_and_a_restarted_one_
     assert took_s > REVERSION_S - INTERVAL_S - 2.0, "the youngest setpoint is no older than an interval"
     unfinished = _unfinished(site)
 
-    with _process(tmp_path / "second.log", *run) as second:
+    with _process(log, *run) as second:
         _wait_for("setpoints in every battery", lambda: onlooker.holding() == onlooker.devices, START_S)
-        second.send_signal(signal.SIGINT)
-        assert second.wait(timeout=20.0) == 0
+        assert _ended(second, log) == 0, log.read_text()
     assert onlooker.holding() == set()
-    said = (tmp_path / "second.log").read_text()
+    said = log.read_text()
     assert (f"{len(unfinished)} commands had no outcome when the service stopped" in said) == bool(unfinished)
     assert said.splitlines()[-1] == "stopped; every device that was commanded has been handed back"
     assert "Traceback" not in said
     outcomes = _outcomes(site)
     assert all(isinstance(outcomes[seq], Unknown) for seq in unfinished)
     assert _unfinished(site) == set()
+
+
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_a_service_that_is_stopped_while_it_plans_hands_back_and_ends(
+    by: signal.Signals, fleet: tuple[Path, Onlooker], tmp_path: Path
+) -> None:
+    site, onlooker = fleet
+    log = tmp_path / "planning.log"
+    with _process(log, *TELLING, "-c", ENDLESS, "run", "-c", site) as service:
+        _wait_for("setpoints in every battery", lambda: onlooker.holding() == onlooker.devices, START_S)
+        _wait_for("a plan under way", lambda: "planning for ever" in log.read_text(), START_S)
+        assert _ended(service, log, by) == 0, log.read_text()
+    assert onlooker.holding() == set()
+    said = log.read_text()
+    assert said.splitlines()[-1] == "stopped; every device that was commanded has been handed back"
+    assert "Traceback" not in said
+    assert _unfinished(site) == set()
+    with closing(sqlite3.connect(site.parent / "data" / "historian.sqlite")) as records:
+        assert records.execute("select count(*) from outcomes").fetchall() == [(len(_outcomes(site)),)]
 
 
 def _records(site: Path) -> list[Any]:
@@ -180,8 +237,9 @@ def test_in_observe_mode_no_write_reaches_any_server(tmp_path: Path) -> None:
         path = write_files(world, "127.0.0.1", await world.serve(), tmp_path / "world")
         _hurry(path, "observe")
         living = asyncio.ensure_future(world.run(clock))
+        run = (*TELLING, BIN / "derms", "run", "-c", path)
         service = await asyncio.create_subprocess_exec(
-            BIN / "derms", "run", "-c", path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+            *run, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
         )
         assert service.stdout is not None
         async with asyncio.timeout(START_S):
@@ -192,10 +250,11 @@ def test_in_observe_mode_no_write_reaches_any_server(tmp_path: Path) -> None:
             while world.truth.steps < begun + 2.0 * INTERVAL_S:  # noqa: ASYNC110 - a world tells nobody of its steps
                 await asyncio.sleep(world.dt_s)
         service.send_signal(signal.SIGINT)
-        async with asyncio.timeout(20.0):
-            said = await service.stdout.read()
-            assert await service.wait() == 0, said
-        assert said == b"stopped\n"
+        overdue = asyncio.get_running_loop().call_later(END_S, service.send_signal, signal.SIGABRT)
+        said = await service.stdout.read()
+        overdue.cancel()
+        assert await service.wait() == 0, said.decode()
+        assert said.replace(OSQP_SAYS, b"") == b"stopped\n"
         living.cancel()
         await asyncio.gather(living, return_exceptions=True)
         world.close()
