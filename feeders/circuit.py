@@ -3,13 +3,15 @@
 OpenDSS accepts a misspelt name in silence; this is where it is caught. Voltages in kV, as the text gives them.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 
 from derms.errors import Problem
-from feeders.drafts import ALL, Draft, Drafts
+from feeders.drafts import ALL, WINDINGS_DEFAULT, Draft, Drafts, count
 from feeders.script import Place, read_script
 
 WINDING_KINDS = ("transformer", "autotrans")
@@ -42,6 +44,12 @@ REFERENCES: Mapping[tuple[str, str], str] = {
     ("transformer", "xfmrcode"): "xfmrcode",
 }
 """Properties that name another element, and its class; empty where the full name is given."""
+
+
+NOT_FINITE = re.compile(
+    r"(?i)(?<![\w.])[+-]?(nan|inf|infinity|\d+(\.\d*)?e[+]?(309|3[1-9]\d|[4-9]\d\d|\d{4,}))(?![\w.])"
+)
+"""A number that a computer reads as NaN or as endless."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +138,13 @@ def read(master: Path, folder: Path | None = None) -> CircuitText:
         script.digest,
     )
     if script.complete:
-        text.problems += [*_lacking(text, master), *_dangling(text, drafts)]
+        text.problems += [*_lacking(text, master), *_dangling(text, drafts), *_not_finite(text)]
     return text
 
 
 def _element(full: str, draft: Draft) -> Element:
     kind, _, name = full.partition(".")
-    phases = int(_number(draft.given.get("phases")) or PHASES_DEFAULT)
+    phases = count(draft.given.get("phases"), PHASES_DEFAULT)
     opened = {position for _, position in draft.opened}
     terminals = _windings(draft, phases) if kind in WINDING_KINDS else _ends(kind, draft, phases)
     return Element(
@@ -168,7 +176,7 @@ def _windings(draft: Draft, phases: int) -> Iterator[Terminal]:
 
 def _terminal(text: str, phases: int, kv: float | None, delta: bool) -> Terminal:
     bus, *given = text.lower().split(".")
-    nodes = [int(node) if node.isdecimal() else 0 for node in given]
+    nodes = [count(node, 0) for node in given]
     return Terminal(bus, (*nodes, *range(len(nodes) + 1, phases + 1)), kv, delta)
 
 
@@ -178,9 +186,10 @@ def _is_delta(text: str) -> bool:
 
 def _number(text: str | None, default: float | None = None) -> float | None:
     try:
-        return default if text is None else float(text)
+        value = default if text is None else float(text)
     except ValueError:
         return None
+    return value if value is None or isfinite(value) else None
 
 
 def _lacking(text: CircuitText, master: Path) -> Iterator[Problem]:
@@ -193,10 +202,19 @@ def _lacking(text: CircuitText, master: Path) -> Iterator[Problem]:
     for element in text.elements.values():
         needed = NEEDS.get(element.kind, 0)
         if element.kind in WINDING_KINDS:
-            needed = int(element.number("windings") or 2)
+            needed = count(element.given.get("windings"), WINDINGS_DEFAULT)
         if len(element.terminals) < needed:
             wrong = f"{element.full} names {len(element.terminals)} of the {needed} buses it connects to"
             yield element.place.problem(wrong, "name them all")
+
+
+def _not_finite(text: CircuitText) -> Iterator[Problem]:
+    """Numbers that are none: the engine takes them, and everything is NaN from then on."""
+    for element in text.elements.values():
+        for name, value in element.given.items():
+            if NOT_FINITE.search(value) and not name.startswith("bus"):
+                wrong = f"{element.full}: {name.partition('#')[0]}={value} is no finite number"
+                yield element.place.problem(wrong, "give a number")
 
 
 def _dangling(text: CircuitText, drafts: Drafts) -> Iterator[Problem]:

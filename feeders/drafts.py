@@ -13,10 +13,14 @@ from feeders.script import Place, Statement, Word
 from feeders.vocabulary import OPTIONS, PROPERTIES, property_name, whole
 
 ALL = -1
-"""Among the positions of open conductors: every one."""
+"""Among the positions of open conductors, which count from 0: every one."""
 SOURCE = "vsource.source"
 """The element that New Circuit makes."""
 WINDINGS_DEFAULT = 2
+QUANTIFIERS_MAX = 2
+_PATTERN = re.compile(r"\^?(?:[\w-]|\.[*+]?|\[[\w]+\])*\$?")
+"""Of BatchEdit: what cannot take long to match, whatever the names are."""
+COUNT_MAX = 1000
 _PER_WINDING = {"bus": "bus", "conn": "conn", "kv": "kv", "kva": "kva", "tap": "tap", "%r": "%r"}
 _ALL_WINDINGS = {"buses": "bus", "conns": "conn", "kvs": "kv", "kvas": "kva", "taps": "tap", "%rs": "%r"}
 
@@ -112,15 +116,14 @@ class Drafts:
             draft.given["enabled"] = "yes" if command == "enable" else "no"
         elif command != "select":
             terminal, conductor, *_ = *(word.value for word in words[1:]), "", ""
-            draft.operate(terminal, int(conductor) - 1 if conductor.isdecimal() else ALL, closed=command == "close")
+            draft.operate(terminal, count(conductor, 0) - 1, closed=command == "close")
 
     def _batch(self, words: tuple[Word, ...], place: Place) -> None:
         kind, _, pattern = words[0].value.lower().partition(".") if words else ("", "", "")
-        try:
-            wanted = re.compile(pattern, re.IGNORECASE)
-        except re.error as error:
-            self.problems.append(place.problem(f"{pattern!r}: {error}", "give a regular expression, as in Load..*"))
+        if not _PATTERN.fullmatch(pattern) or len(re.findall(r"[*+]", pattern)) > QUANTIFIERS_MAX:
+            self.problems.append(place.problem(f"pattern {pattern!r} is not followed here", "write one as Load..*"))
             return
+        wanted = re.compile(pattern)
         for full, draft in self.elements.items():
             if draft.kind == kind and wanted.search(full.partition(".")[2]):
                 self._edit(draft, words[1:], place)
@@ -162,9 +165,9 @@ class Drafts:
         if name == "like":
             self._copy(self.elements.get(f"{draft.kind}.{value.lower()}"), draft)
         elif name == "wdg":
-            draft.winding = int(value) if value.isdecimal() else draft.winding
+            draft.winding = count(value, draft.winding)
         elif name == "windings":
-            draft.windings = int(value) if value.isdecimal() else draft.windings
+            draft.windings = count(value, draft.windings)
             draft.given[name] = value
         elif name in _PER_WINDING and "windings" in PROPERTIES.get(draft.kind, ()):
             draft.given[f"{name}#{draft.winding}"] = value
@@ -194,6 +197,12 @@ class Drafts:
             kept = {name: value for name, value in source.given.items() if not name.startswith(("bus", "enabled"))}
             target.given |= kept
             target.windings = source.windings
+
+
+def count(text: str | None, default: int) -> int:
+    """A number of phases, windings or conductors, or its number; the default for what cannot be one."""
+    digits = (text or "").removesuffix(".0").lstrip("0")
+    return int(digits) if digits.isdecimal() and len(digits) <= 4 and int(digits) <= COUNT_MAX else default
 
 
 def _full_name(words: tuple[Word, ...]) -> str:

@@ -80,7 +80,7 @@ def to_neutral_kv(element: Element, terminal: Terminal) -> float | None:
 
     OpenDSS rates elements on two or three phases, and those between two phases, line to line; others to neutral.
     """
-    if terminal.kv is None:
+    if terminal.kv is None or terminal.kv <= 0:
         return None
     return terminal.kv / sqrt(3) if element.phases > 1 or is_across(terminal) else terminal.kv
 

@@ -1,1 +1,1 @@
-"""The feeder model: power flow, estimate, linearisation, look-ahead; only `compiled`, `opendss`, `linear` know OpenDSS."""
+"""The feeder model. Only `compiled`, `linear` and `opendss` know OpenDSS; all else works on `engine`."""

@@ -29,7 +29,7 @@ def bus_voltages(layout: FeederLayout, v_pu: FloatArray) -> tuple[FloatArray, Fl
 
 
 def places(layout: FeederLayout, source_bus: str) -> FloatArray:
-    """Where buses are drawn, shape (buses, 2): by their coordinates, those without beside a neighbour, else as a tree."""
+    """Where buses are drawn, shape (buses, 2): by coordinates, without any beside a neighbour, else as a tree."""
     neighbours: defaultdict[str, list[str]] = defaultdict(list)
     for _, one, other in layout.spans:
         neighbours[one].append(other)

@@ -204,7 +204,14 @@ class FeederEngine:
             self._restart()
         finally:
             self._busy.release()
-        raise NotConverged(f"{self.package.id}: no finite power flow in {ITERATIONS_MAX} iterations")
+        raise NotConverged(f"{self.package.id}: no finite power flow in {ITERATIONS_MAX} iterations{self._largest()}")
+
+    def _largest(self) -> str:
+        """Where to look first when there is no solution."""
+        if not self.layout.loads:
+            return ""
+        row = int(np.argmax(np.abs(self._set.load_w)))
+        return f"; its largest load is load.{self.layout.loads[row]} with {self._set.load_w[row] / 1e3:.0f} kW"
 
     def losses_w(self) -> float:
         return float(self._dss.Losses().real)

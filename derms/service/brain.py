@@ -28,6 +28,7 @@ from derms.forecast.pv import ClearSky
 from derms.grid.engine import Engine
 from derms.grid.estimate import estimate
 from derms.grid.look_ahead import look_ahead
+from derms.grid.topology import AsOperated, follow
 from derms.historian.store import Store
 from derms.optimize.horizon import PAST_STEPS, Horizon, HorizonInput, HorizonOutput, SolverLimits
 from derms.optimize.verify import LookAhead
@@ -102,6 +103,8 @@ class Brain:
         self._state_age_max = timedelta(seconds=STATE_AGE_MAX_ESTIMATES * site.estimate.every_s)
         self._grid_quality = Quality.GOOD
         self._topology = Topology()
+        self._membership = store.membership()
+        self._dark: tuple[str, ...] = ()
         self.decision: Decision | None = None
         self.net_load_w = np.nan
         self.plans = 0
@@ -119,8 +122,9 @@ class Brain:
         head_w, head_var = self._head(snapshot, told)
         previous = self._grid
 
-        def solve() -> GridState:
-            return estimate(
+        def solve() -> tuple[AsOperated, GridState]:
+            seen = follow(self._engine, told.topology)
+            return seen, estimate(
                 self._engine,
                 self._site.package,
                 at=snapshot.at,
@@ -131,7 +135,9 @@ class Brain:
                 previous=previous,
             )
 
-        self._grid = as_operated(await self._run(solve), told.topology)
+        seen, state = await self._run(solve)
+        self._note_places(seen, snapshot.at)
+        self._grid = as_operated(state, told.topology)
         for event in changes(self._topology, self._grid):
             self._on_event(event)
         self._topology = told.topology
@@ -273,6 +279,25 @@ class Brain:
         head_w = head_phases(told.head(PointKind.HEAD_P), like.head_w if like else np.ones(3))
         head_var = head_phases(told.head(PointKind.HEAD_Q), like.head_var if like else np.ones(3))
         return head_w, head_var
+
+    def _note_places(self, seen: AsOperated, at: datetime) -> None:
+        """Keep account of which DER is on the feeder; an event when some lose their source, and when all have it."""
+        package = self._site.package
+        places = seen.feeder_of(package.id, tuple(der.id for der in package.ders))
+        moved = self._membership.moved(places, at)
+        self._store.spans(moved.spans[len(self._membership.spans) :])
+        self._membership = moved
+        if seen.dark_ders == self._dark:
+            return
+        self._dark = seen.dark_ders
+        if self._dark:
+            buses = sum(map(len, seen.islands))
+            names = ", ".join(self._dark)
+            text = f"feeder {package.id}: {len(self._dark)} DER and {buses} buses have no source: {names}"
+            self._on_event(Event(at, Severity.WARNING, "brain", "der-dark", text))
+        else:
+            text = f"feeder {package.id}: every DER has its source again"
+            self._on_event(Event(at, Severity.INFO, "brain", "der-lit", text))
 
     def _note_grid(self, state: GridState) -> None:
         """An event when the feeder's state starts or stops to rest on measurements that are all there."""

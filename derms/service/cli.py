@@ -228,7 +228,8 @@ def _feeder(arguments: Sequence[str]) -> int:
     try:
         return feeder_command.run(arguments)
     except ConfigError as error:
-        return _refuse(error, as_json="--json" in arguments, undone="written")
+        undone = "written" if arguments[:1] == ["import"] else "loaded"
+        return _refuse(error, as_json="--json" in arguments, undone=undone)
     except OSError as error:
         return _refuse(_unreadable(Path(arguments[-1]), error), as_json="--json" in arguments, undone="written")
 

@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _solved(options: argparse.Namespace) -> tuple[FeederPackage, Engine, PowerFlow]:
-    """A package, its engine and the solution of its circuit as it stands; ConfigError for whatever stands against it."""
+    """A package, its engine, and the solution of its circuit as it stands; ConfigError for what is wrong."""
     package = plugins.feeder_source()(options.feeder)
     try:
         engine = open_engine(package)

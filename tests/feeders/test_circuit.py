@@ -187,5 +187,5 @@ def test_lines_that_continue_or_make_nothing_are_told(tmp_path: Path) -> None:
     assert [(problem.where, problem.wrong) for problem in circuit(tmp_path, text, "").problems][:3] == [
         ("line 1", "continues no element"),
         ("line 2", "New without class and name"),
-        ("line 3", "'(': missing ), unterminated subpattern at position 0"),
+        ("line 3", "pattern '(' is not followed here"),
     ]

@@ -1,10 +1,5 @@
 """A feeder from somebody else in a confined process: the same engine from outside, and what happens when it breaks."""
 
-import os
-import select
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from derms.errors import GridError, ModelError, NotConverged
-from derms.grid import remote
 from derms.grid.opendss import FeederEngine
 from derms.grid.remote import ConfinedEngine
 from tests.grid.village import village

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from derms.domain.der import Fleet
+from derms.domain.membership import NOWHERE
 from derms.domain.plan import PlanSource
 from derms.optimize.horizon import SolverLimits
 from derms.ports import ScadaKit
@@ -84,6 +85,12 @@ class Evening:
     def plan(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.folder / "plan.json").read_text())
         return found
+
+    def dark_ders(self) -> tuple[str, ...]:
+        """DER that the records have on no feeder now."""
+        store = self.service.store
+        store.flush()
+        return store.membership().on(NOWHERE, self.ems.clock.utc())
 
     def scada_events(self) -> list[str]:
         return [kind for kind in self.kinds if kind.split("-")[0] in ("scada", "points", "switch", "publish", "plan")]
@@ -199,12 +206,15 @@ def test_a_switch_in_doubt_is_told_in_state_decision_plan_and_log_and_planning_g
         evening.ems.switch = "open"
         await asyncio.sleep(400.0)
         assert brain.decision.plan.reason == "switches not as in the model: line.sw2"
+        assert evening.dark_ders(), "the model follows the switch, and what is behind it has no source"
         evening.ems.switch = "closed"
         await asyncio.sleep(400.0)
         assert brain.decision.plan.reason == ""
+        assert evening.dark_ders() == ()
 
     evening = _evening(scenario, tmp_path)
     assert evening.scada_events() == ["switch-unknown", "switch-abnormal", "switch-normal"]
+    assert [kind for kind in evening.kinds if kind.startswith("der-")] == ["der-dark", "der-lit"]
 
 
 @pytest.mark.slow
