@@ -115,8 +115,9 @@ class CircuitText:
 
     @cached_property
     def buses(self) -> frozenset[str]:
-        """Buses that an element connects to."""
-        return frozenset(terminal.bus for element in self.elements.values() for terminal in element.terminals)
+        """Buses that an enabled element connects to."""
+        enabled = (element for element in self.elements.values() if element.enabled)
+        return frozenset(terminal.bus for element in enabled for terminal in element.terminals)
 
     def of(self, *kinds: str) -> Iterator[Element]:
         """Elements of some classes, in the order of the text."""

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from altdss import DSSException, altdss
 
 from derms.domain.arrays import FloatArray, IntArray
 from derms.domain.grid import Between, DerBinding, FeederPackage, SwitchState
 from derms.errors import ModelError
+from derms.grid.dss import DSSException, altdss
 from derms.grid.layout import GROUND, FeederLayout, points_of, voltage_class
 
 LINEAR = ("line", "transformer", "autotrans", "capacitor", "reactor", "vsource", "fault")

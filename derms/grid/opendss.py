@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import opendssdirect  # noqa: F401 - AltDSS imports it when it is needed, and a confined process may import nothing
-from altdss import ControlMode, DSSException, SetterFlags
 
 from derms.domain.arrays import BoolArray, ComplexArray, FloatArray, IntArray
 from derms.domain.grid import FeederPackage
@@ -27,6 +25,8 @@ from derms.grid.compiled import (
     layout_of,
     take_context,
 )
+from derms.grid.consistency import PROBE_FRAC, astray
+from derms.grid.dss import ControlMode, DSSException, SetterFlags
 from derms.grid.engine import PowerFlow
 from derms.grid.layout import V_DEAD_PU, FeederLayout, column
 from derms.grid.linear import LinearPart
@@ -112,7 +112,7 @@ class FeederEngine:
         self.layout = layout_of(self._dss, package)
         self._set = self._as_compiled()
         self._attach()
-        self.solve()
+        self._probe()
 
     # --- what is set -------------------------------------------------------------------------------------------------
 
@@ -264,6 +264,31 @@ class FeederEngine:
             closed=np.array(normal, dtype=np.bool_),
             source_pu=float(dss.Vsource[0].pu),
         )
+
+    def _probe(self) -> None:
+        """Solve with every DER at a part of its rating, and see that all powers are carried; then as it is.
+
+        A circuit without DER, which nobody drives, may have its loads as it likes.
+        """
+        ders = self.package.ders
+        if not ders:
+            self.solve()
+            return
+        frozen, generators_w = self._set.frozen, (self._set.generator_w.copy(), self._set.generator_var.copy())
+        self.freeze_controls(True)
+        probe_w = PROBE_FRAC * np.array([der.p_rated_w for der in ders])
+        self.set_der(probe_w, np.zeros(len(ders)))
+        flow = self.solve()
+        powers = np.r_[self._set.load_w, probe_w], np.r_[self._set.load_var, np.zeros(len(ders))]
+        wrong = astray(self.layout, self.network(), flow, powers, source_bus=self.package.source_bus)
+        if wrong:
+            names = ", ".join(wrong[:8]) + f" and {len(wrong) - 8} more" * (len(wrong) > 8)
+            right = "give phases= before kv=, and vminpu= and vmaxpu= wide enough"
+            raise ModelError(f"{self.package.id}: what is set is not what flows at {names}; {right}")
+        self._set.generator_w, self._set.generator_var = generators_w
+        write_powers(self._dss.Generator, *generators_w)
+        self.freeze_controls(frozen)
+        self.solve()
 
     def _attach(self) -> None:
         """Take hold of a circuit that has just been compiled."""

@@ -10,8 +10,8 @@ from math import sqrt
 from pathlib import Path
 
 import pytest
-from altdss import altdss
 
+from derms.grid.dss import altdss
 from feeders.catalog import PACKAGES
 from feeders.recipes import RECIPES
 

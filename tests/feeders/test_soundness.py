@@ -86,6 +86,11 @@ def test_buses_that_nothing_feeds_are_told_once(tmp_path: Path) -> None:
     assert told.startswith("master.dss: circuit: 3 buses are not connected to the source: a, b, off; ")
 
 
+def test_what_is_disabled_is_not_there(tmp_path: Path) -> None:
+    text = "New Line.ring bus1=beyond bus2=corner enabled=no\nNew Line.planned bus1=corner bus2=estate enabled=no"
+    assert "estate" not in load(str(package(tmp_path, with_lines(text)))).buses
+
+
 @pytest.mark.parametrize(
     ("good", "bad", "told"),
     [

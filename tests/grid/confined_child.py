@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from altdss import DSSException, altdss
-
 from derms.errors import ModelError
 from derms.grid import confine, seccomp
+from derms.grid.dss import DSSException, altdss
 
 SECONDS_MAX = 20
 SHELL_RAN = 7

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from derms.domain.grid import FeederPackage, VoltageLimits
+from derms.domain.grid import DerBinding, FeederPackage, VoltageLimits
 from derms.errors import ModelError, NotConverged
 from derms.grid.opendss import TOLERANCE_PU, FeederEngine
 from feeders.catalog import load
@@ -105,3 +105,15 @@ def test_what_opendss_refuses_is_told_in_one_line_with_the_feeder(tmp_path: Path
         FeederEngine(small(tmp_path, extra=extra))
     assert named.lower() in str(refused.value).lower()
     assert "\n" not in str(refused.value)
+
+
+def test_der_that_would_inject_another_power_than_it_is_set_to_is_a_model_error(tmp_path: Path) -> None:
+    """`kv=` before `phases=1`: the base stays kv over the root of 3, and beyond vmaxpu power goes with voltage."""
+    kept = "New Generator.pv bus1=b.1 kv=2.402 phases=1 kva=100 model=1 kw=0 vmaxpu=1.4"
+    binding = DerBinding("pv", "b", "Generator.pv", "pv", 100e3, 100e3, 0.0)
+    package = replace(small(tmp_path, extra=kept), ders=(binding,))
+    with pytest.raises(ModelError, match=r"what is set is not what flows at.*pv.*give phases= before kv="):
+        FeederEngine(package)
+    good = "New Generator.pv bus1=b.1 phases=1 kv=2.402 kva=100 model=1 kw=0 vmaxpu=1.4"
+    engine = FeederEngine(replace(small(tmp_path, extra=good), ders=(binding,)))
+    assert engine.solve().head_w.sum() > 550e3, "and nothing of the probe is left"

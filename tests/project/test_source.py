@@ -29,7 +29,7 @@ UNSEEDED_OWNER = "derms/service/cli.py"
 """In real time back-off jitter must differ from process to process."""
 
 LIBRARY_OWNERS: dict[str, str | tuple[str, ...]] = {
-    "altdss": "derms/grid/",
+    "altdss": "derms/grid/dss.py",
     "cvxpy": "derms/optimize/horizon.py",
     "sqlalchemy": "derms/historian/",
     "apscheduler": "derms/service/cadence.py",

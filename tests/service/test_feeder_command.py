@@ -91,7 +91,7 @@ def test_import_overwrites_nothing(village: Path, capsys: pytest.CaptureFixture[
         ("master.dss", "kw=900", "kw=nan", ("master.dss: line 7", "load.one", "no finite number")),
         ("master.dss", "Set Vol", "fileedit x.txt\nSet Vol", ("master.dss: line 13", "'fileedit'")),
         ("master.dss", "irradiance=1", "usermodel=evil.so", ("master.dss: line 12", "loads a library")),
-        ("master.dss", "Set Vol", "Redirect ../other.dss\nSet Vol", ("master.dss: line 13", "../other.dss")),
+        ("master.dss", "Set Vol", "Redirect ../other.dss\nSet Vol", ("master.dss: line 13", "other.dss lies outside")),
     ],
 )
 def test_mistake_is_told_with_its_file_and_element(
