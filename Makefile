@@ -33,7 +33,7 @@ conformance: $(OK) ## every driver and profile against its simulated device, wit
 fuzz: $(OK) ## N mutated Modbus frames against the transport, judged by a decoder of its own; N=1000000
 	@$(BIN)/python -m tests.fuzz.frames --frames $(N) $(ARGS)
 
-bench: $(OK) ## a benchmark: NAME=field, fleet, isolation, plan or day; its last line is one JSON object
+bench: $(OK) ## a benchmark: NAME=field, fleet, isolation, plan, day, linearise, estimate, territory or grid; its last line is one JSON object
 	@test -f "tests/bench/$(NAME).py" || { echo "give NAME, one of:" $(filter-out stage,$(basename $(notdir $(wildcard tests/bench/*.py)))); exit 2; }
 	@$(BIN)/python tests/bench/$(NAME).py $(ARGS)
 

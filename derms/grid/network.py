@@ -36,6 +36,11 @@ class Network:
     line_of: IntArray
     lines: int
 
+    def overload(self, v_v: ComplexArray) -> float:
+        """Loading beyond the rating, summed over all phases that have a rating."""
+        loading = self.loading(v_v)
+        return float((loading[loading > 1.0] - 1.0).sum())
+
     def line_draw(self, v_v: ComplexArray) -> csc_array:
         """Currents that each line draws from its nodes at both ends [A], shape (nodes, lines)."""
         entries = (self.line_entry * v_v[self.line_column], (self.line_row, self.line_of))

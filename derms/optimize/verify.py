@@ -1,7 +1,7 @@
 """The verifier: what a plan must satisfy before any setpoint of it leaves. Shares no code with the optimizer.
 
 First the numbers (finite, within power and energy, storage adds up), then the feeder: full power-flow solutions at
-every point between which setpoints are interpolated. A plan may not make voltages worse than they would be without it.
+every point between which setpoints are interpolated. A plan may not make voltages or overloads worse than they would be without it.
 """
 
 from collections.abc import Callable
@@ -20,6 +20,8 @@ TOLERANCE_FRAC = 2e-3
 
 EXCESS_TOLERANCE_PU = 0.005
 """Sum of voltage excess that a plan may add: the error of the feeder model itself."""
+OVERLOAD_TOLERANCE = 0.02
+"""Sum of loading beyond ratings that a plan may add, per unit of a rating."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,8 @@ class LookAhead:
     low: BoolArray
     """DER whose own node is under its range, shape (ders,)."""
     high: BoolArray
+    overload: float = 0.0
+    """Current beyond its rating, per unit of it, summed over the phases of lines and transformers that have one."""
 
 
 FeederLookAhead = Callable[[FloatArray, float], LookAhead]
@@ -110,7 +114,7 @@ def check_feeder(
         nowhere = np.zeros(with_plan_w.shape[1], dtype=np.bool_)
         try:
             planned = look_ahead(with_plan_w[point], factor)
-            if planned.violations == 0:
+            if planned.violations == 0 and planned.overload == 0.0:
                 continue
             bare = look_ahead(without_w[point], factor)
         except GridError as error:
@@ -122,6 +126,12 @@ def check_feeder(
             text = (
                 f"point {point}: {planned.violations} nodes outside their voltage range by {planned.excess_pu:.3f} pu"
                 f" in sum; without the plan {bare.violations} by {bare.excess_pu:.3f} pu"
+            )
+            findings.append(FeederFinding(point, text, planned.low, planned.high))
+        elif planned.overload > bare.overload + OVERLOAD_TOLERANCE:
+            text = (
+                f"point {point}: lines and transformers beyond their ratings by {planned.overload:.2f} of them in sum;"
+                f" without the plan by {bare.overload:.2f}"
             )
             findings.append(FeederFinding(point, text, planned.low, planned.high))
     return findings

@@ -226,6 +226,7 @@ class Brain:
             excess_pu=float(layout.excess_pu(flow.v_pu).sum()),
             low=low_pu[points] > 0.0,
             high=high_pu[points] > 0.0,
+            overload=engine.network().overload(flow.v_v),
         )
 
     def _forecast(self) -> Forecast:

@@ -211,3 +211,16 @@ def test_findings_at_several_steps_ease_everybody_who_strains_at_one_of_them() -
     findings = [_finding([True, False, False], [False] * 3), _finding([False] * 3, [False, False, True])]
     powers_w = np.array([[-5.0, 0.0, 0.0], [0.0, 0.0, 5.0]])
     np.testing.assert_array_equal(eased(np.array([1.0, 1.0, 0.5]), powers_w, findings), [0.5, 1.0, 0.25])
+
+
+@pytest.mark.parametrize(("with_plan", "without", "found"), [(0.3, 0.0, 1), (0.3, 0.29, 0), (0.0, 0.5, 0)])
+def test_plan_that_overloads_lines_or_transformers_is_found_and_one_that_does_not_worsen_them_is_not(
+    with_plan: float, without: float, found: int
+) -> None:
+    def look_ahead(der_w: FloatArray, factor: float) -> LookAhead:
+        overload = with_plan if der_w[0] else without
+        return LookAhead(violations=0, excess_pu=0.0, low=FIRST, high=SECOND, overload=overload)
+
+    findings = _check(look_ahead)
+    assert len(findings) == found
+    assert all("beyond their ratings" in finding.text for finding in findings)
