@@ -3,9 +3,11 @@
 Only `opendss.py` uses this. Circuit text is OpenDSS's own language and units: kV, kW, kvar.
 """
 
+import os
 import re
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,10 +40,19 @@ _pool = threading.RLock()
 def take_context() -> Any:
     """An OpenDSS context that nobody uses, with everything forbidden that a circuit does not need."""
     with _pool:
-        dss = _free.pop() if _free else altdss.NewContext()
+        dss = _free.pop() if _free else _new_context()
     for forbidden in ("AllowChangeDir", "AllowDOScmd", "AllowEditor", "AllowForms"):
         setattr(dss.Settings, forbidden, False)
     return dss
+
+
+def _new_context() -> Any:
+    """The first one takes the process to the folder in which the library was loaded: back to where it was."""
+    folder = Path.cwd()
+    try:
+        return altdss.NewContext()
+    finally:
+        os.chdir(folder)
 
 
 def give_back(dss: Any) -> None:

@@ -24,6 +24,21 @@ print(len(versions))
 """
 
 
+FOLDERS = """
+import os
+from derms.grid import compiled
+os.chdir("/")
+compiled.take_context()
+print(os.getcwd())
+"""
+
+
+@pytest.mark.slow
+def test_first_context_leaves_the_process_in_its_folder() -> None:
+    done = subprocess.run([sys.executable, "-c", FOLDERS], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "/\n"), done.stderr
+
+
 @pytest.mark.slow
 def test_thread_that_enters_the_library_first_after_the_environment_has_moved_lives() -> None:
     done = subprocess.run(
