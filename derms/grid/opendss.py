@@ -26,33 +26,18 @@ from derms.grid.compiled import (
     take_context,
 )
 from derms.grid.consistency import PROBE_FRAC, astray
-from derms.grid.dss import ControlMode, DSSException, SetterFlags
+from derms.grid.dss import ControlMode, DSSException
 from derms.grid.engine import PowerFlow
 from derms.grid.layout import V_DEAD_PU, FeederLayout, column
 from derms.grid.linear import LinearPart
 from derms.grid.network import Network
+from derms.grid.powers import PowerColumns
 
 TOLERANCE_PU = 1e-6
 """Of the power flow: tight enough that a result does not depend on the one before it."""
 ITERATIONS_MAX = 50
 CONTROL_ITERATIONS_MAX = 50
 SOURCE_MIN_PU, SOURCE_MAX_PU = 0.5, 1.5
-
-
-def write_powers(batch: Any, p_w: FloatArray, q_var: FloatArray) -> None:
-    """Write all powers of an OpenDSS class, in its own order.
-
-    Through the setters that leave the admittance matrix alone: the public ones rebuild it, at four times the cost of
-    the whole step. Those setters are not public in AltDSS, hence the way round. Active power goes first: OpenDSS
-    derives reactive power from it until that is written.
-    """
-    p_kw, q_kvar = p_w / 1e3, q_var / 1e3
-    set_kw, set_kvar = getattr(batch, "_set_kW", None), getattr(batch, "_set_kvar", None)
-    if set_kw is None or set_kvar is None:
-        batch.kW, batch.kvar = p_kw, q_kvar
-    else:
-        set_kw(p_kw, SetterFlags.AvoidFullRecalc)
-        set_kvar(q_kvar, SetterFlags.AvoidFullRecalc)
 
 
 @dataclass
@@ -108,7 +93,7 @@ class FeederEngine:
         self._busy = threading.Lock()
         self._network: Network | None = None
         self._network_state: tuple[bytes, ...] = ()
-        compile_circuit(self._dss, package, self._scale)
+        self._compile()
         self.layout = layout_of(self._dss, package)
         self._set = self._as_compiled()
         self._attach()
@@ -119,20 +104,20 @@ class FeederEngine:
     def set_loads(self, p_w: FloatArray, q_var: FloatArray) -> None:
         count = len(self.layout.loads)
         self._set.load_w, self._set.load_var = column("load power", p_w, count), column("reactive load", q_var, count)
-        write_powers(self._dss.Load, self._set.load_w, self._set.load_var)
+        self._loads.write(self._set.load_w, self._set.load_var)
 
     def set_der(self, p_w: FloatArray, q_var: FloatArray) -> None:
         count = len(self.layout.ders)
         der_w, der_var = column("DER power", p_w, count), column("reactive DER power", q_var, count)
         if count:
             self._set.generator_w[self._der_rows], self._set.generator_var[self._der_rows] = der_w, der_var
-            write_powers(self._dss.Generator, self._set.generator_w, self._set.generator_var)
+            self._generators.write(self._set.generator_w, self._set.generator_var)
 
     def set_source_pu(self, v_pu: float) -> None:
         if not SOURCE_MIN_PU <= v_pu <= SOURCE_MAX_PU:
             raise GridError(f"source voltage of {v_pu} pu: {SOURCE_MIN_PU} to {SOURCE_MAX_PU} expected")
         self._set.source_pu = v_pu
-        self._dss.Vsource[0].pu = v_pu
+        self._source.pu = v_pu
 
     def freeze_controls(self, frozen: bool) -> None:
         self._set.frozen = frozen
@@ -235,15 +220,26 @@ class FeederEngine:
             return None
         v_v: ComplexArray = self._dss.YNodeVarray()
         v_pu = self.layout.v_pu(v_v)
-        served = ((v_pu > V_SERVED_MIN_PU) & (v_pu < V_SERVED_MAX_PU)) | self._dead  # False for NaN
-        if not (solution.Converged and served.all()):
+        if not (solution.Converged and self._is_served(v_pu)):
             return None
         head_va = self._linear.head_va()
         if not np.isfinite(head_va).all():
             return None
         return PowerFlow(v_v, v_pu, head_va.real, head_va.imag, int(solution.Iterations))
 
+    def _is_served(self, v_pu: FloatArray) -> bool:
+        """Whether no voltage is so far off that OpenDSS makes impedances of loads and DER; False for NaN."""
+        if v_pu.size and v_pu.min() > V_SERVED_MIN_PU and v_pu.max() < V_SERVED_MAX_PU:
+            return True
+        return bool((((v_pu > V_SERVED_MIN_PU) & (v_pu < V_SERVED_MAX_PU)) | self._dead).all())
+
     # --- the compiled circuit ----------------------------------------------------------------------------------------
+
+    def _compile(self) -> None:
+        """Compile the circuit, and take hold of what is read or written again and again."""
+        compile_circuit(self._dss, self.package, self._scale)
+        self._source, self._banks = self._dss.Vsource[0], list(self._dss.Capacitor)
+        self._loads, self._generators = PowerColumns(self._dss.Load), PowerColumns(self._dss.Generator)
 
     def _as_compiled(self) -> _Settings:
         """What the circuit's files set."""
@@ -262,7 +258,7 @@ class FeederEngine:
             taps=self._tap_numbers(),
             steps=self._steps(),
             closed=np.array(normal, dtype=np.bool_),
-            source_pu=float(dss.Vsource[0].pu),
+            source_pu=float(self._source.pu),
         )
 
     def _probe(self) -> None:
@@ -286,7 +282,7 @@ class FeederEngine:
             right = "give phases= before kv=, and vminpu= and vmaxpu= wide enough"
             raise ModelError(f"{self.package.id}: what is set is not what flows at {names}; {right}")
         self._set.generator_w, self._set.generator_var = generators_w
-        write_powers(self._dss.Generator, *generators_w)
+        self._generators.write(*generators_w)
         self.freeze_controls(frozen)
         self.solve()
 
@@ -306,12 +302,12 @@ class FeederEngine:
 
     def _restart(self) -> None:
         """Compile anew and put back everything that was set since."""
-        compile_circuit(self._dss, self.package, self._scale)
+        self._compile()
         self._attach()
-        write_powers(self._dss.Load, self._set.load_w, self._set.load_var)
+        self._loads.write(self._set.load_w, self._set.load_var)
         if self.layout.ders:
-            write_powers(self._dss.Generator, self._set.generator_w, self._set.generator_var)
-        self._dss.Vsource[0].pu = self._set.source_pu
+            self._generators.write(self._set.generator_w, self._set.generator_var)
+        self._source.pu = self._set.source_pu
         if self.layout.regulators:
             self._dss.RegControl.VReg = self._set.vreg_v
             self._write_taps(self._set.taps)
@@ -341,7 +337,7 @@ class FeederEngine:
             self._dss.RegControl.TapNum = numbers.astype(np.int32)
 
     def _steps(self) -> IntArray:
-        return np.array([int(np.sum(bank.States)) for bank in self._dss.Capacitor], dtype=np.intp)
+        return np.array([int(np.sum(bank.States)) for bank in self._banks], dtype=np.intp)
 
     def _write_steps(self, steps: IntArray) -> None:
         """Through OpenDSSDirect: the setter of AltDSS does nothing."""

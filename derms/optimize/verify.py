@@ -1,7 +1,8 @@
 """The verifier: what a plan must satisfy before any setpoint of it leaves. Shares no code with the optimizer.
 
 First the numbers (finite, within power and energy, storage adds up), then the feeder: full power-flow solutions at
-every point between which setpoints are interpolated. A plan may not make voltages or overloads worse than they would be without it.
+every point between which setpoints are interpolated. A plan may not make voltages or overloads worse than they would
+be without it.
 """
 
 from collections.abc import Callable
