@@ -10,6 +10,8 @@ from datetime import datetime
 from enum import IntEnum, StrEnum
 from pathlib import Path
 
+import numpy as np
+
 from derms.domain.arrays import FloatArray
 from derms.domain.quality import Quality
 
@@ -191,4 +193,14 @@ class GridState:
     violations: int
     """Points outside their voltage range."""
     topology: Topology = field(default_factory=Topology)
-    """As the utility's system tells it; the model itself always stands as in its files."""
+    """As the utility's system tells it."""
+    v_sigma_pu: FloatArray = field(default_factory=lambda: np.zeros(0))
+    """Standard deviation of each voltage, what is not known of the model included, shape (points,)."""
+    gross_w: float = 0.0
+    """What customers take, hidden PV not counted [W]."""
+    hidden_w: float = 0.0
+    """Power of PV that nobody polls, and that hides so much of the load [W]."""
+    bad: tuple[str, ...] = ()
+    """Measurements that contradict all others and were left out."""
+    misfit: float = 0.0
+    """How far measurements are from what the model allows: squared, per measurement; about 1 for a sound model."""

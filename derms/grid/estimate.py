@@ -1,24 +1,60 @@
-"""The state of a feeder from what is measured: DER powers as read, the loads allocated to the measured head.
+"""The state of a feeder from what is measured: the most probable powers, taps and impedances, and how sure that is.
 
-One factor per phase scales the nominal active loads and one the reactive loads, until the modelled head meets the
-measured one; loads on several phases take the mean of the factors. Single loads are not observable this way, voltages
-and flows are. W, var; DER power + = injection, head power + = import.
+A prior (loads allocated to the measured head, DER as they report themselves, hidden PV by nameplate and sun) is moved
+by voltages and head power as far as their own errors let it: a Kalman step around real power-flow solutions. There is a
+state without any voltage sensor, and without a head too. Voltages and flows are observable this way; single loads are
+not: theirs are the most probable ones, and hardly better than the prior.
+
+Regulators that nobody tells act in the model as they would outside; then all stand still, and one that the voltages
+show a step beside where the model has it is moved there, and stays. W and var; DER power + = injection, head power + =
+import.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
+from scipy.special import gammaincc
 
-from derms.domain.arrays import FloatArray
+from derms.domain.arrays import FloatArray, IntArray
 from derms.domain.grid import FeederPackage, GridState
 from derms.domain.quality import Quality
+from derms.grid.allocation import Allocation
 from derms.grid.engine import Engine, PowerFlow
+from derms.grid.posterior import Update, updated
+from derms.grid.unknowns import Operating, Unknowns, der_sigmas, unknowns
 
-SOLVES_MAX = 4
-RESIDUAL_MAX_FRAC = 0.002
-"""Of a phase's apparent load: not of its head power, which passes through 0 when DER carry the load."""
-FACTOR_MIN, FACTOR_MAX = 0.05, 3.0
+ROUNDS = 2
+"""Solutions around which the state is moved; the model is nearly linear over what is not known."""
+HEAD_SIGMA_FRAC = 0.01
+HEAD_FLOOR_FRAC = 0.1
+"""The error of a head is that of this share of the peak at least, per phase a third of it."""
+FACTOR_FLOOR = 0.05
+"""A load is never taken for less than this share of its prior."""
+MISFIT_CHANCE_MIN = 1e-4
+"""A model that would be so far from its measurements less often than this is not to be trusted."""
+
+
+@dataclass(frozen=True, eq=False)
+class Voltages:
+    """Measured voltages at points of a feeder."""
+
+    names: tuple[str, ...]
+    points: IntArray
+    """Positions among the feeder's points, shape (k,)."""
+    v_pu: FloatArray
+    sigma_pu: FloatArray
+    """One standard deviation of each, shape (k,)."""
+
+
+NO_VOLTAGES = Voltages((), np.zeros(0, dtype=np.intp), np.zeros(0), np.zeros(0))
+
+
+def aged(sigma: FloatArray, age_s: FloatArray, age_max_s: FloatArray) -> FloatArray:
+    """Standard deviations of values that grow old: as they are up to the greatest age, then in proportion to it."""
+    grown: FloatArray = sigma * np.maximum(1.0, age_s / age_max_s)
+    return grown
 
 
 def estimate(
@@ -31,6 +67,11 @@ def estimate(
     der_w: FloatArray,
     der_var: FloatArray,
     previous: GridState | None,
+    voltages: Voltages = NO_VOLTAGES,
+    told_regulators: Collection[str] = (),
+    regulators_act: bool = True,
+    sun_pu: float = 0.0,
+    head_sigma_frac: float = HEAD_SIGMA_FRAC,
 ) -> GridState:
     """Estimate the state of a feeder.
 
@@ -40,47 +81,82 @@ def estimate(
         Measured head power per phase, + = import, shape (3,). Any NaN in it: it is not known, the factors of
         `previous` stay (1 without it) and the quality is STALE.
     der_w, der_var
-        DER powers in the package's order, + = injection, shape (ders,). NaN counts as 0 with quality SUSPECT.
+        DER powers in the package's order, + = injection, shape (ders,). NaN: nobody knows, the quality is SUSPECT.
     previous
         The state before this one, of the same feeder.
+    voltages
+        Measured voltages; a NaN among them counts for nothing.
+    told_regulators
+        Regulators whose position in the engine is measured.
+    regulators_act
+        Whether those that nobody tells follow the allocation first, as they would outside; else they are taken to
+        stand where the engine has them, or a step beside.
+    sun_pu
+        Power of PV per rating under the present sky.
 
     Returns
     -------
     GridState
-        GOOD only when everything was known and the modelled head meets the measured one; else SUSPECT or STALE.
+        GOOD only when all DER are known, the allocation meets the head, nothing was left out, and the model is no
+        farther from its measurements than chance allows; else SUSPECT or STALE.
 
     Raises
     ------
     NotConverged
         No power flow with these powers.
     """
-    allocation = _Allocation.of(engine)
-    factors = allocation.factors(previous) if previous is not None else np.ones((2, 3))
+    ders = package.ders
+    rated_va = np.array([der.s_rated_va for der in ders])
+    known = np.isfinite(der_w) & np.isfinite(der_var)
+    der = np.nan_to_num(np.array([der_w, der_var], dtype=np.float64))
     head = np.array([head_w, head_var], dtype=np.float64)
-    head_known = bool(np.isfinite(head).all())
-    engine.set_der(np.nan_to_num(der_w), np.nan_to_num(der_var))
-    flow, residual, met = _solve(engine, allocation, factors, head)
-    for _ in range(SOLVES_MAX - 1):
-        if met or not head_known:
-            break
-        factors = allocation.corrected(factors, residual)
-        flow, residual, met = _solve(engine, allocation, factors, head)
-    load_w, load_var = allocation.loads(factors)
-    der_known = bool(np.isfinite(der_w).all() and np.isfinite(der_var).all())
+    engine.freeze_controls(not regulators_act)
+    told = {name: tap for name, tap in engine.taps().items() if name in told_regulators}
+    try:
+        allocation = Allocation.of(engine, package, sun_pu)
+        factors = np.ones((2, 3))
+        if previous is not None:
+            factors = allocation.factors(np.array([previous.load_w, previous.load_var]))
+        engine.set_der(*der)
+        factors, flow, met = allocation.met(engine, factors, head)
+        engine.freeze_controls(True)
+        engine.set_taps(told)
+        flow = engine.solve()
+        sigma = np.array([der_sigmas(rated_va, known), der_sigmas(rated_va, known)])
+        prior = Operating(allocation.gross(factors), allocation.hidden_w, allocation.net(factors), der, sigma)
+        around = unknowns(engine, flow, prior, told_regulators)
+        measured = _Measured.of(engine, package, head, voltages, head_sigma_frac)
+        found = _found(engine, prior, around, measured, flow)
+        _move_taps(engine, around, found)
+    finally:
+        engine.freeze_controls(False)
+    trusted = bool(known.all()) and met and not found.bad and found.chance >= MISFIT_CHANCE_MIN
     return GridState(
         feeder=package.id,
         at=at,
-        v_pu=flow.v_pu,
+        v_pu=found.v_pu,
         points=engine.layout.points,
-        head_w=flow.head_w,
-        head_var=flow.head_var,
-        load_w=load_w,
-        load_var=load_var,
+        head_w=found.head[0],
+        head_var=found.head[1],
+        load_w=found.powers.net[0],
+        load_var=found.powers.net[1],
         load_scale=factors[0],
-        residual_w=float(residual[0].sum()),
-        quality=_quality(head_known=head_known, trusted=der_known and met),
-        violations=int(np.count_nonzero(engine.layout.violating(flow.v_pu))),
+        residual_w=float((head - found.head)[0].sum()),
+        quality=_quality(head_known=bool(np.isfinite(head).all()), trusted=trusted),
+        violations=int(np.count_nonzero(engine.layout.violating(found.v_pu))),
+        v_sigma_pu=found.v_sigma_pu,
+        gross_w=float(found.powers.gross[0].sum()),
+        hidden_w=float(found.powers.hidden_w.sum()),
+        bad=found.bad,
+        misfit=found.misfit,
     )
+
+
+def _move_taps(engine: Engine, around: Unknowns, found: "_Found") -> None:
+    """Put regulators where they most probably are."""
+    taps = engine.taps()
+    steps = np.rint(found.deviation[around.powers :][: len(around.regulators)]).astype(int)
+    engine.set_taps({name: taps[name] + int(step) for name, step in zip(around.regulators, steps, strict=True) if step})
 
 
 def _quality(*, head_known: bool, trusted: bool) -> Quality:
@@ -89,49 +165,105 @@ def _quality(*, head_known: bool, trusted: bool) -> Quality:
     return Quality.GOOD if trusted else Quality.SUSPECT
 
 
-@dataclass(frozen=True)
-class _Allocation:
-    """How factors per phase become loads; rows 0 and 1 of the factors are active and reactive."""
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """Everything that is measured, as one column: voltages, then head power."""
 
-    nominal: FloatArray
-    """Shape (2, loads)."""
-    share: FloatArray
-    """Share of a load on each phase, shape (3, loads)."""
-    inverse: FloatArray
-    """Factors per load on the phases [1/W, 1/var], shape (2, 3, 3)."""
+    names: tuple[str, ...]
+    points: IntArray
+    by_head: FloatArray
+    """What of head power (P a, b, c, Q a, b, c) each further measurement takes, shape (k, 6)."""
+    value: FloatArray
+    sigma: FloatArray
 
     @classmethod
-    def of(cls, engine: Engine) -> "_Allocation":
-        nominal = np.array([engine.layout.nominal_load_w, engine.layout.nominal_load_var])
-        on_one = engine.layout.load_phase == np.arange(3)[:, None]
-        share = np.where(engine.layout.load_phase < 0, 1.0 / 3.0, on_one)
-        return cls(nominal, share, np.linalg.pinv((share * nominal[:, None, :]) @ share.T))
+    def of(
+        cls, engine: Engine, package: FeederPackage, head: FloatArray, voltages: Voltages, head_sigma_frac: float
+    ) -> "_Measured":
+        there = engine.network().head_rows >= 0
+        three_wire = (engine.layout.load_phase < 0).all()
+        groups = [there] if three_wire else [np.arange(3) == phase for phase in np.flatnonzero(there)]
+        takes = np.array([np.concatenate([group, 0 * group]) for group in groups], dtype=np.float64)
+        takes = np.concatenate([takes, np.roll(takes, 3, axis=1)])
+        value = takes @ head.ravel()
+        apparent_va = np.hypot(*value.reshape(2, -1))
+        floor_va = HEAD_FLOOR_FRAC * package.peak_w / len(groups)
+        head_sigma = head_sigma_frac * np.tile(np.maximum(apparent_va, floor_va), 2)
+        phases = ["total"] if three_wire else ["abc"[phase] for phase in np.flatnonzero(there)]
+        names = tuple(f"head {kind} {phase}" for kind in "PQ" for phase in phases)
+        return cls(
+            names=(*voltages.names, *names),
+            points=voltages.points,
+            by_head=takes,
+            value=np.concatenate([voltages.v_pu, value]),
+            sigma=np.concatenate([voltages.sigma_pu, head_sigma]),
+        )
 
-    def loads(self, factors: FloatArray) -> FloatArray:
-        """Load powers for factors (2, 3), shape (2, loads)."""
-        powers: FloatArray = self.nominal * (factors @ self.share)
-        return powers
-
-    def factors(self, state: GridState) -> FloatArray:
-        """The factors that a state was made with, shape (2, 3)."""
-        return self._per_factor(np.array([state.load_w, state.load_var]) @ self.share.T)
-
-    def corrected(self, factors: FloatArray, residual: FloatArray) -> FloatArray:
-        """Factors that move the head by a residual (2, 3) [W, var], within their bounds."""
-        return np.clip(factors + self._per_factor(residual), FACTOR_MIN, FACTOR_MAX)
-
-    def _per_factor(self, phase_power: FloatArray) -> FloatArray:
-        step: FloatArray = (self.inverse @ phase_power[:, :, None])[:, :, 0]
-        return step
+    def seen(self, v_pu: FloatArray, head: FloatArray) -> FloatArray:
+        """What would be measured, of voltages and head power; both may have further columns."""
+        return np.concatenate([v_pu[self.points], self.by_head @ head])
 
 
-def _solve(
-    engine: Engine, allocation: _Allocation, factors: FloatArray, head: FloatArray
-) -> tuple[PowerFlow, FloatArray, bool]:
-    """Solution, measured minus modelled head (2, 3) and whether they meet; NaN never meets."""
-    load_w, load_var = allocation.loads(factors)
-    engine.set_loads(load_w, load_var)
-    flow = engine.solve()
-    residual = head - np.array([flow.head_w, flow.head_var])
-    apparent_va = allocation.share @ np.hypot(load_w, load_var)
-    return flow, residual, bool((np.hypot(*residual) <= RESIDUAL_MAX_FRAC * apparent_va).all())
+@dataclass(frozen=True, eq=False)
+class _Found:
+    deviation: FloatArray
+    powers: Operating
+    v_pu: FloatArray
+    v_sigma_pu: FloatArray
+    head: FloatArray
+    """Shape (2, 3)."""
+    bad: tuple[str, ...]
+    misfit: float
+    chance: float
+    """Of a sound model being as far from its measurements."""
+
+
+def _found(engine: Engine, prior: Operating, around: Unknowns, measured: _Measured, flow: PowerFlow) -> _Found:
+    """Move the prior to what is measured, around one solution after the other."""
+    jacobian = measured.seen(around.by_points, around.by_head)
+    fixed = slice(around.powers, None)
+    deviation = np.zeros(len(around.sigma))
+    powers = prior
+    for _ in range(ROUNDS):
+        v_pu = flow.v_pu + around.by_points[:, fixed] @ deviation[fixed]
+        head = np.concatenate([flow.head_w, flow.head_var]) + around.by_head[:, fixed] @ deviation[fixed]
+        innovation = measured.value - measured.seen(v_pu, head) + jacobian @ deviation
+        update = updated(jacobian, around.sigma, innovation, measured.sigma)
+        deviation = update.deviation
+        powers = _moved(prior, deviation)
+        engine.set_loads(*powers.net)
+        engine.set_der(*powers.der)
+        flow = engine.solve()
+    v_pu = flow.v_pu + around.by_points[:, fixed] @ deviation[fixed]
+    head = np.concatenate([flow.head_w, flow.head_var]) + around.by_head[:, fixed] @ deviation[fixed]
+    return _judged(powers, v_pu, head, around, measured, update)
+
+
+def _judged(
+    powers: Operating, v_pu: FloatArray, head: FloatArray, around: Unknowns, measured: _Measured, update: Update
+) -> _Found:
+    there = np.isfinite(measured.value)
+    count = int(np.count_nonzero(update.used))
+    return _Found(
+        deviation=update.deviation,
+        powers=powers,
+        v_pu=v_pu,
+        v_sigma_pu=np.sqrt(update.variance(around.by_points, around.sigma)),
+        head=head.reshape(2, 3),
+        bad=tuple(np.array(measured.names, dtype=np.object_)[there & ~update.used]),
+        misfit=update.chi2 / max(count, 1),
+        chance=float(gammaincc(0.5 * count, 0.5 * update.chi2)) if count else 1.0,
+    )
+
+
+def _moved(prior: Operating, deviation: FloatArray) -> Operating:
+    """The powers that a deviation means; a load keeps its sign, hidden PV is no consumer."""
+    loads, ders = len(prior.hidden_w), prior.der.shape[1]
+    size, reactive, hidden, der_w, der_var = np.split(
+        deviation[: 3 * loads + 2 * ders], np.cumsum([loads, loads, loads, ders])
+    )
+    gross = prior.gross * np.maximum(1.0 + size, FACTOR_FLOOR)
+    gross[1] += reactive
+    hidden_w = np.maximum(prior.hidden_w + hidden, 0.0)
+    net = gross - np.array([hidden_w, np.zeros(loads)])
+    return Operating(gross, hidden_w, net, prior.der + np.array([der_w, der_var]), prior.der_sigma)

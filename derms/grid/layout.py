@@ -6,6 +6,7 @@ parts (`701.1-2`), by the voltage class of the bus.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -68,13 +69,18 @@ class FeederLayout:
     spans: tuple[tuple[str, str, str], ...]
     """Lines and transformers: full name and the two buses that it joins (windings beyond the second give one each)."""
 
+    @cached_property
+    def _ends(self) -> tuple[IntArray, IntArray, IntArray]:
+        """First node of every point, the points between two phases, and the second node of those."""
+        between = np.flatnonzero(self.point_node[:, 1] != GROUND)
+        return self.point_node[:, 0].copy(), between, self.point_node[between, 1]
+
     def v_pu(self, v_v: ComplexArray) -> FloatArray:
         """Voltages of the points [pu] of node voltages [V], shape (..., nodes) to (..., points)."""
-        first, second = self.point_node.T
-        across = v_v[..., first]
-        between = second >= 0
-        if between.any():
-            across = across - np.where(between, v_v[..., second], 0.0)
+        first, between, second = self._ends
+        across = v_v.take(first, axis=-1)
+        if len(between):
+            across[..., between] -= v_v.take(second, axis=-1)
         magnitudes: FloatArray = np.abs(across) / self.v_base_v
         return magnitudes
 

@@ -97,8 +97,8 @@ class Tangent:
 
     def node_columns(self, elements: IntArray) -> ComplexArray:
         """Changes of the node voltages [V] per W, then per var, of some elements, shape (nodes, 2 x elements)."""
-        count = self._draws.shape[1] // 2
-        return self.by_current(self._draws[:, np.concatenate([elements, count + elements])])
+        count = self.draws.shape[1] // 2
+        return self.by_current(self.draws[:, np.concatenate([elements, count + elements])])
 
     def by_current(self, draws: csc_array) -> ComplexArray:
         """Changes of the node voltages [V] by further currents drawn from nodes [A], both of shape (nodes, k)."""
@@ -123,7 +123,7 @@ class Tangent:
         """
         price = self._solved(gradients.toarray().conj(), "T").conj().T
         price[~self.alive] = 0.0
-        rows: FloatArray = -(self._draws.T @ price).real.T
+        rows: FloatArray = -(self.draws.T @ price).real.T
         return rows
 
     def voltage_gradient(self, points: IntArray | None = None) -> csr_array:
@@ -202,7 +202,7 @@ class Tangent:
         drawn = np.concatenate([sign * self._scale[0], -1j * sign * self._scale[1]]) / np.tile(self._u.conj(), 2)
         owner = np.concatenate([self._element, elements + self._element])
         ends = np.tile(self._ends, (2, 1))
-        self._draws = _spread(ends, drawn, owner, (2 * elements, len(self.v_v))).T.tocsc()
+        self.draws: csc_array = _spread(ends, drawn, owner, (2 * elements, len(self.v_v))).T.tocsc()
 
     def _own_terms(
         self, consumed_w: FloatArray, consumed_var: FloatArray

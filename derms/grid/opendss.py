@@ -9,7 +9,6 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -93,6 +92,8 @@ class FeederEngine:
         self._busy = threading.Lock()
         self._network: Network | None = None
         self._network_state: tuple[bytes, ...] = ()
+        self._moved = False
+        """Whether something was moved since the last solution."""
         self._compile()
         self.layout = layout_of(self._dss, package)
         self._set = self._as_compiled()
@@ -117,7 +118,9 @@ class FeederEngine:
         if not SOURCE_MIN_PU <= v_pu <= SOURCE_MAX_PU:
             raise GridError(f"source voltage of {v_pu} pu: {SOURCE_MIN_PU} to {SOURCE_MAX_PU} expected")
         self._set.source_pu = v_pu
-        self._source.pu = v_pu
+        sources = self._dss.to_opendssdirect().Vsources  # the setter of AltDSS rebuilds the admittance matrix
+        sources.First()
+        sources.PU(v_pu)
 
     def freeze_controls(self, frozen: bool) -> None:
         self._set.frozen = frozen
@@ -207,6 +210,9 @@ class FeederEngine:
     def network(self) -> Network:
         state = (self._tap_numbers().tobytes(), self._steps().tobytes(), self._set.closed.tobytes())
         if self._network is None or self._network_state != state:
+            if self._moved:  # admittances follow what was moved with the next solution only
+                self._dss.Solution.SolveDirect()
+                self._moved = False
             self._network, self._network_state = self._linear.read(), state
         return self._network
 
@@ -216,6 +222,7 @@ class FeederEngine:
             if prepare is not None:
                 prepare()
             solution.Solve()
+            self._moved = False
         except DSSException:  # an overrun of the control iterations comes as an exception (485)
             return None
         v_v: ComplexArray = self._dss.YNodeVarray()
@@ -335,6 +342,7 @@ class FeederEngine:
     def _write_taps(self, numbers: IntArray) -> None:
         if not np.array_equal(numbers, self._tap_numbers()):  # writing rebuilds the admittance matrix
             self._dss.RegControl.TapNum = numbers.astype(np.int32)
+            self._moved = True
 
     def _steps(self) -> IntArray:
         return np.array([int(np.sum(bank.States)) for bank in self._banks], dtype=np.intp)
@@ -344,6 +352,7 @@ class FeederEngine:
         there = self._steps()
         banks = self._dss.to_opendssdirect().Capacitors
         for row in np.flatnonzero(steps != there):
+            self._moved = True
             banks.Name(self.layout.capacitors[row])
             banks.States([int(step < steps[row]) for step in range(self.layout.capacitor_steps[row])])
 

@@ -12,7 +12,8 @@ import pytest
 from derms.domain.arrays import FloatArray
 from derms.domain.grid import FeederPackage, VoltageLimits
 from derms.errors import GridError, ModelError, NotConverged
-from derms.grid.opendss import FeederEngine, write_powers
+from derms.grid.opendss import FeederEngine
+from derms.grid.powers import PowerColumns
 from feeders.catalog import load
 
 PACKAGE = load("ieee123")
@@ -184,6 +185,9 @@ def test_fast_writes_give_the_voltages_of_the_public_setters(engine: FeederEngin
         def __init__(self, batch: Any) -> None:
             self.__dict__["batch"] = batch
 
+        def __len__(self) -> int:
+            return len(self.__dict__["batch"])
+
         def __setattr__(self, name: str, value: Any) -> None:
             setattr(self.__dict__["batch"], name, value)
 
@@ -194,7 +198,7 @@ def test_fast_writes_give_the_voltages_of_the_public_setters(engine: FeederEngin
     fast = engine.solve()
     engine.set_loads(*scaled(engine, 0.2))
     engine.solve()
-    write_powers(PublicOnly(engine._dss.Load), p_w, q_var)
+    PowerColumns(PublicOnly(engine._dss.Load)).write(p_w, q_var)
     slow = engine.solve()
     assert fast.v_pu == pytest.approx(slow.v_pu, abs=1e-6)
     assert fast.head_w == pytest.approx(slow.head_w, rel=1e-5)
