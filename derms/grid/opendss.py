@@ -138,17 +138,17 @@ class FeederEngine:
         return dict(zip(self.layout.regulators, self._set.vreg_v.tolist(), strict=True))
 
     def taps(self) -> dict[str, int]:
-        return dict(zip(self.layout.regulators, self._tap_numbers().tolist(), strict=True))
+        return dict(zip(self.layout.regulators, self._set.taps.tolist(), strict=True))
 
     def set_taps(self, taps: Mapping[str, int]) -> None:
         numbers = self._tap_numbers()
         for name, number in taps.items():
             numbers[self.layout.row("regulator", self.layout.regulators, name)] = number
         self._write_taps(numbers)
-        self._set.taps = numbers
+        self._set.taps = self._tap_numbers()  # OpenDSS keeps them within the regulator's range
 
     def capacitors(self) -> dict[str, int]:
-        return dict(zip(self.layout.capacitors, self._steps().tolist(), strict=True))
+        return dict(zip(self.layout.capacitors, self._set.steps.tolist(), strict=True))
 
     def set_capacitors(self, steps: Mapping[str, int]) -> None:
         wanted = self._steps()
@@ -186,13 +186,18 @@ class FeederEngine:
             for prepare in (None, self._dss.Solution.SolveDirect, self._restart):
                 flow = self._attempt(prepare)
                 if flow is not None:
-                    if not self._set.frozen:
-                        self._set.taps, self._set.steps = self._tap_numbers(), self._steps()
+                    if prepare is not None or self._dss.Solution.ControlIterations > 1:  # else nothing has moved
+                        self._keep_positions()
                     return flow
             self._restart()
         finally:
             self._busy.release()
         raise NotConverged(f"{self.package.id}: no finite power flow in {ITERATIONS_MAX} iterations{self._largest()}")
+
+    def _keep_positions(self) -> None:
+        """Keep what the controls did in a good solution."""
+        if not self._set.frozen:
+            self._set.taps, self._set.steps = self._tap_numbers(), self._steps()
 
     def _largest(self) -> str:
         """Where to look first when there is no solution."""

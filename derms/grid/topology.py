@@ -23,6 +23,8 @@ class AsOperated:
     """DER in these parts."""
     unbound: tuple[str, ...]
     """Switches and regulators that are told and that the feeder's package does not know."""
+    told_regulators: tuple[str, ...] = ()
+    """Regulators whose position is known."""
 
     def feeder_of(self, feeder: str, ders: tuple[str, ...]) -> dict[str, str]:
         """Where each of the feeder's DER is: on it, or nowhere."""
@@ -48,7 +50,7 @@ def follow(engine: Engine, topology: Topology) -> AsOperated:
             taps[layout.regulators[rows[0]]] = round(tap)
     engine.set_taps(taps)
     unbound = (*(name for name in topology.switches if name not in layout.switches), *strange)
-    return AsOperated(islands(engine), _dark(engine), unbound)
+    return AsOperated(islands(engine), _dark(engine), unbound, tuple(taps))
 
 
 def islands(engine: Engine) -> tuple[tuple[str, ...], ...]:

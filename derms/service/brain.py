@@ -36,6 +36,7 @@ from derms.ports import Clock, ScadaSource
 from derms.scada.topology import as_operated, changes, with_doubt
 from derms.service.config import Site
 from derms.service.observation import Observation
+from derms.service.sensors import Sensors
 
 T = TypeVar("T")
 
@@ -103,6 +104,7 @@ class Brain:
         self._state_age_max = timedelta(seconds=STATE_AGE_MAX_ESTIMATES * site.estimate.every_s)
         self._grid_quality = Quality.GOOD
         self._topology = Topology()
+        self._sensors = Sensors(package, fleet, engine.layout)
         self._membership = store.membership()
         self._dark: tuple[str, ...] = ()
         self.decision: Decision | None = None
@@ -121,6 +123,8 @@ class Brain:
         der_w, der_var = self._der_powers(snapshot)
         head_w, head_var = self._head(snapshot, told)
         previous = self._grid
+        voltages = self._sensors.read(snapshot)
+        sun_pu = CLOUD_TYPICAL * float(sky_pu[0])
 
         def solve() -> tuple[AsOperated, GridState]:
             seen = follow(self._engine, told.topology)
@@ -133,6 +137,9 @@ class Brain:
                 der_w=der_w,
                 der_var=der_var,
                 previous=previous,
+                voltages=voltages,
+                told_regulators=seen.told_regulators,
+                sun_pu=sun_pu,
             )
 
         seen, state = await self._run(solve)

@@ -39,6 +39,7 @@ LEAVE_S = 1.0
 """When the service has ended: how long what is still in threads (a plan, a name that no server resolves) may hold up
 the end of the process."""
 
+ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
 NAME_SHOWN = 120
 """Characters of a file name that a message shows."""
 
@@ -49,6 +50,8 @@ OK, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status: 0 fine, 1 failed, 2 wrong input, 130 ended by Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for name in ONE_THREAD:  # read when the libraries load: small matrices are faster in one thread
+        os.environ.setdefault(name, "1")
     try:
         return _command(arguments)
     except DermsError as error:
