@@ -28,6 +28,7 @@ from derms.grid.unknowns import Operating, Unknowns, der_sigmas, unknowns
 ROUNDS = 2
 """Solutions around which the state is moved; the model is nearly linear over what is not known."""
 HEAD_SIGMA_FRAC = 0.01
+"""Of a feeder whose package has no head meter."""
 HEAD_FLOOR_FRAC = 0.1
 """The error of a head is that of this share of the peak at least, per phase a third of it."""
 FACTOR_FLOOR = 0.05
@@ -71,7 +72,7 @@ def estimate(
     told_regulators: Collection[str] = (),
     regulators_act: bool = True,
     sun_pu: float = 0.0,
-    head_sigma_frac: float = HEAD_SIGMA_FRAC,
+    head_sigma_frac: float | None = None,
 ) -> GridState:
     """Estimate the state of a feeder.
 
@@ -93,6 +94,8 @@ def estimate(
         stand where the engine has them, or a step beside.
     sun_pu
         Power of PV per rating under the present sky.
+    head_sigma_frac
+        One standard deviation of the head's power, per unit of it; None: that of the package's head meter.
 
     Returns
     -------
@@ -125,7 +128,8 @@ def estimate(
         sigma = np.array([der_sigmas(rated_va, known), der_sigmas(rated_va, known)])
         prior = Operating(allocation.gross(factors), allocation.hidden_w, allocation.net(factors), der, sigma)
         around = unknowns(engine, flow, prior, told_regulators)
-        measured = _Measured.of(engine, package, head, voltages, head_sigma_frac)
+        accuracy = _head_sigma_frac(package) if head_sigma_frac is None else head_sigma_frac
+        measured = _Measured.of(engine, package, head, voltages, accuracy)
         found = _found(engine, prior, around, measured, flow)
         _move_taps(engine, around, found)
     finally:
@@ -150,6 +154,11 @@ def estimate(
         bad=found.bad,
         misfit=found.misfit,
     )
+
+
+def _head_sigma_frac(package: FeederPackage) -> float:
+    """As the package's head meter measures."""
+    return next((meter.sigma_frac for meter in package.meters if meter.kind == HEAD_METER), HEAD_SIGMA_FRAC)
 
 
 def _move_taps(engine: Engine, around: Unknowns, found: "_Found") -> None:

@@ -47,7 +47,8 @@ class LinearPart:
     def head_va(self) -> ComplexArray:
         """Power into the feeder [VA], phases a, b, c, shape (3,); 0 on a phase that it lacks."""
         powers = np.zeros(3, dtype=np.complex128)
-        powers[self._head_phases] = self._head.Powers()[self._head_conductors] * 1e3
+        powers[self._head_phases] = self._head.Powers()[self._head_conductors]
+        powers *= 1e3
         return powers
 
     def read(self) -> Network:
@@ -90,8 +91,10 @@ class LinearPart:
         self._rating_a = np.array(ratings)
         self._head = self._elements[head][0]
         order = np.asarray(self._head.NodeOrder()[: self._head.NumConductors()])
-        self._head_conductors = np.flatnonzero((order >= 1) & (order <= 3))
-        self._head_phases = order[self._head_conductors] - 1
+        self._head_conductors: IntArray | slice = np.flatnonzero((order >= 1) & (order <= 3))
+        self._head_phases: IntArray | slice = order[self._head_conductors] - 1
+        if order[:3].tolist() == [1, 2, 3]:
+            self._head_conductors = self._head_phases = slice(3)
 
 
 def _class_and_name(element: Any) -> tuple[str, str]:

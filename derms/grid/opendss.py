@@ -7,6 +7,7 @@ refused here.
 
 import threading
 import weakref
+from cmath import isfinite
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -197,7 +198,9 @@ class FeederEngine:
     def _keep_positions(self) -> None:
         """Keep what the controls did in a good solution."""
         if not self._set.frozen:
-            self._set.taps, self._set.steps = self._tap_numbers(), self._steps()
+            self._set.taps = self._tap_numbers()
+            if self._dss.CapControl:
+                self._set.steps = self._steps()
 
     def _largest(self) -> str:
         """Where to look first when there is no solution."""
@@ -235,7 +238,7 @@ class FeederEngine:
         if not (solution.Converged and self._is_served(v_pu)):
             return None
         head_va = self._linear.head_va()
-        if not np.isfinite(head_va).all():
+        if not all(map(isfinite, head_va.tolist())):
             return None
         return PowerFlow(v_v, v_pu, head_va.real, head_va.imag, int(solution.Iterations))
 
@@ -307,7 +310,8 @@ class FeederEngine:
         solution.MaxControlIterations = CONTROL_ITERATIONS_MAX
         self.freeze_controls(self._set.frozen)
         row_of = {name.lower(): row for row, name in enumerate(dss.Generator.Name)}
-        self._der_rows = np.array([row_of[generator_of(der)] for der in self.package.ders], dtype=np.intp)
+        rows = np.array([row_of[generator_of(der)] for der in self.package.ders], dtype=np.intp)
+        self._der_rows = slice(None) if np.array_equal(rows, np.arange(len(row_of))) else rows
         self._linear = LinearPart(dss, self.package, self.layout)
         self._network = None
         self._find_dead()

@@ -101,10 +101,14 @@ def _steps(engine: Engine, flow: PowerFlow, regulators: tuple[str, ...]) -> Floa
     before = np.concatenate([flow.v_pu, flow.head_w, flow.head_var])
     changes = np.zeros((len(before), len(regulators)))
     for column, name in enumerate(regulators):
-        engine.set_taps({name: taps[name] + 1})
+        engine.set_taps(taps | {name: taps[name] + 1})
+        step = engine.taps()[name] - taps[name]
+        if not step:  # it stands at its upper end
+            step = -1
+            engine.set_taps(taps | {name: taps[name] + step})
         after = engine.solve()
-        changes[:, column] = np.concatenate([after.v_pu, after.head_w, after.head_var]) - before
-        engine.set_taps({name: taps[name]})
+        changes[:, column] = (np.concatenate([after.v_pu, after.head_w, after.head_var]) - before) / step
+    engine.set_taps(taps)
     return changes
 
 

@@ -1,4 +1,4 @@
-"""How well the estimator knows a feeder: IEEE 123 behind service transformers, 60 DER, with 28, 3 and 0 voltage sensors.
+"""How well the estimator knows a feeder: IEEE 123 behind service transformers, 60 DER, 28, 3 and 0 voltage sensors.
 
 The plant differs from the model: every load by a lognormal 30 %, every line's impedance by a lognormal 10 %, two
 regulators by one tap; voltages are measured with 0.3 %, the head with 1 %, DER with 1 % of their ratings. `rmse_pu` is
