@@ -196,6 +196,8 @@ class GridState:
     """As the utility's system tells it."""
     v_sigma_pu: FloatArray = field(default_factory=lambda: np.zeros(0))
     """Standard deviation of each voltage, what is not known of the model included, shape (points,)."""
+    v_bias_pu: FloatArray = field(default_factory=lambda: np.zeros(0))
+    """What the voltages are above those of the engine with the same powers: impedances and taps, shape (points,)."""
     gross_w: float = 0.0
     """What customers take, hidden PV not counted [W]."""
     hidden_w: float = 0.0

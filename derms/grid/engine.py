@@ -26,6 +26,8 @@ class PowerFlow:
     """Power into the feeder through its head, phases a, b, c, shape (3,), + = import."""
     head_var: FloatArray
     iterations: int
+    acted: bool = False
+    """Whether regulators or capacitors moved in it."""
 
 
 class Engine(Protocol):
@@ -94,6 +96,17 @@ class Engine(Protocol):
         NotConverged
             No solution, or not a finite one; the next `solve` starts clean.
         """
+        ...
+
+    def restart(self) -> None:
+        """Compile the circuit anew: loads and DER as in its files, all else as it is.
+
+        What is solved from there on does not depend on what was solved before.
+        """
+        ...
+
+    def restart(self) -> None:
+        """Compile anew and put back all that was set, taps and capacitors too: no trace of earlier solutions is left."""
         ...
 
     def losses_w(self) -> float:

@@ -18,6 +18,7 @@ import numpy as np
 from scipy.special import gammaincc
 
 from derms.domain.arrays import FloatArray, IntArray
+from derms.domain.der import DeviceKind
 from derms.domain.grid import FeederPackage, GridState
 from derms.domain.quality import Quality
 from derms.grid.allocation import Allocation
@@ -131,7 +132,7 @@ def estimate(
         accuracy = _head_sigma_frac(package) if head_sigma_frac is None else head_sigma_frac
         measured = _Measured.of(engine, package, head, voltages, accuracy)
         found = _found(engine, prior, around, measured, flow)
-        _move_taps(engine, around, found)
+        v_bias_pu = _move_taps(engine, around, found)
     finally:
         engine.freeze_controls(False)
     trusted = bool(known.all()) and met and not found.bad and found.chance >= MISFIT_CHANCE_MIN
@@ -149,6 +150,7 @@ def estimate(
         quality=_quality(head_known=bool(np.isfinite(head).all()), trusted=trusted),
         violations=int(np.count_nonzero(engine.layout.violating(found.v_pu))),
         v_sigma_pu=found.v_sigma_pu,
+        v_bias_pu=v_bias_pu,
         gross_w=float(found.powers.gross[0].sum()),
         hidden_w=float(found.powers.hidden_w.sum()),
         bad=found.bad,
@@ -158,14 +160,19 @@ def estimate(
 
 def _head_sigma_frac(package: FeederPackage) -> float:
     """As the package's head meter measures."""
-    return next((meter.sigma_frac for meter in package.meters if meter.kind == HEAD_METER), HEAD_SIGMA_FRAC)
+    return next((meter.sigma_frac for meter in package.meters if meter.kind == DeviceKind.HEAD_METER), HEAD_SIGMA_FRAC)
 
 
-def _move_taps(engine: Engine, around: Unknowns, found: "_Found") -> None:
-    """Put regulators where they most probably are."""
+def _move_taps(engine: Engine, around: Unknowns, found: "_Found") -> FloatArray:
+    """Put regulators where they most probably are; what is left of voltages that the engine does not have [pu]."""
     taps = engine.taps()
-    steps = np.rint(found.deviation[around.powers :][: len(around.regulators)]).astype(int)
-    engine.set_taps({name: taps[name] + int(step) for name, step in zip(around.regulators, steps, strict=True) if step})
+    left = found.deviation[around.powers :].copy()
+    steps = np.rint(left[: len(around.regulators)])
+    left[: len(around.regulators)] -= steps
+    moved = dict(zip(around.regulators, steps.astype(int).tolist(), strict=True))
+    engine.set_taps({name: taps[name] + step for name, step in moved.items() if step})
+    bias_pu: FloatArray = around.by_points[:, around.powers :] @ left
+    return bias_pu
 
 
 def _quality(*, head_known: bool, trusted: bool) -> Quality:

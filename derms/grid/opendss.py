@@ -98,6 +98,7 @@ class FeederEngine:
         self._compile()
         self.layout = layout_of(self._dss, package)
         self._set = self._as_compiled()
+        self._generators_compiled = self._set.generator_w.copy(), self._set.generator_var.copy()
         self._attach()
         self._probe()
 
@@ -184,13 +185,13 @@ class FeederEngine:
         if not self._busy.acquire(blocking=False):
             raise GridError(f"{self.package.id}: the engine is used by two threads at once")
         try:
-            for prepare in (None, self._dss.Solution.SolveDirect, self._restart):
+            for prepare in (None, self._dss.Solution.SolveDirect, self.restart):
                 flow = self._attempt(prepare)
                 if flow is not None:
-                    if prepare is not None or self._dss.Solution.ControlIterations > 1:  # else nothing has moved
+                    if prepare is not None or flow.acted:  # else nothing has moved
                         self._keep_positions()
                     return flow
-            self._restart()
+            self.restart()
         finally:
             self._busy.release()
         raise NotConverged(f"{self.package.id}: no finite power flow in {ITERATIONS_MAX} iterations{self._largest()}")
@@ -208,6 +209,11 @@ class FeederEngine:
             return ""
         row = int(np.argmax(np.abs(self._set.load_w)))
         return f"; its largest load is load.{self.layout.loads[row]} with {self._set.load_w[row] / 1e3:.0f} kW"
+
+    def restart(self) -> None:
+        self._set.load_w, self._set.load_var = self.layout.nominal_load_w, self.layout.nominal_load_var
+        self._set.generator_w, self._set.generator_var = (column.copy() for column in self._generators_compiled)
+        self.restart()
 
     def losses_w(self) -> float:
         return float(self._dss.Losses().real)
@@ -240,13 +246,28 @@ class FeederEngine:
         head_va = self._linear.head_va()
         if not all(map(isfinite, head_va.tolist())):
             return None
-        return PowerFlow(v_v, v_pu, head_va.real, head_va.imag, int(solution.Iterations))
+        acted = solution.ControlIterations > 1
+        return PowerFlow(v_v, v_pu, head_va.real, head_va.imag, int(solution.Iterations), acted)
 
     def _is_served(self, v_pu: FloatArray) -> bool:
         """Whether no voltage is so far off that OpenDSS makes impedances of loads and DER; False for NaN."""
         if v_pu.size and v_pu.min() > V_SERVED_MIN_PU and v_pu.max() < V_SERVED_MAX_PU:
             return True
         return bool((((v_pu > V_SERVED_MIN_PU) & (v_pu < V_SERVED_MAX_PU)) | self._dead).all())
+
+    def restart(self) -> None:
+        self._compile()
+        self._attach()
+        self._loads.write(self._set.load_w, self._set.load_var)
+        if self.layout.ders:
+            self._generators.write(self._set.generator_w, self._set.generator_var)
+        self._source.pu = self._set.source_pu
+        if self.layout.regulators:
+            self._dss.RegControl.VReg = self._set.vreg_v
+            self._write_taps(self._set.taps)
+        self._write_steps(self._set.steps)
+        self._write_switches()
+        self._find_dead()
 
     # --- the compiled circuit ----------------------------------------------------------------------------------------
 
@@ -314,21 +335,6 @@ class FeederEngine:
         self._der_rows = slice(None) if np.array_equal(rows, np.arange(len(row_of))) else rows
         self._linear = LinearPart(dss, self.package, self.layout)
         self._network = None
-        self._find_dead()
-
-    def _restart(self) -> None:
-        """Compile anew and put back everything that was set since."""
-        self._compile()
-        self._attach()
-        self._loads.write(self._set.load_w, self._set.load_var)
-        if self.layout.ders:
-            self._generators.write(self._set.generator_w, self._set.generator_var)
-        self._source.pu = self._set.source_pu
-        if self.layout.regulators:
-            self._dss.RegControl.VReg = self._set.vreg_v
-            self._write_taps(self._set.taps)
-        self._write_steps(self._set.steps)
-        self._write_switches()
         self._find_dead()
 
     def _find_dead(self) -> None:

@@ -204,6 +204,15 @@ class ConfinedEngine:
         flow: PowerFlow = self._call("solve")
         return flow
 
+    def restart(self) -> None:
+        for columns in ("set_loads", "set_der"):
+            self._kept.pop((columns,), None)
+            self._unsent.pop((columns,), None)
+        self._call("restart")
+
+    def restart(self) -> None:
+        self._call("restart")
+
     def losses_w(self) -> float:
         losses_w: float = self._call("losses_w")
         return losses_w

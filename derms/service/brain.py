@@ -226,11 +226,12 @@ class Brain:
         every_w[self._engine_rows] = der_w
         flow = look_ahead(engine, state, every_w, np.zeros_like(every_w), factor, regulators_act=False)
         layout = engine.layout
-        low_pu, high_pu = layout.v_min_pu - flow.v_pu, flow.v_pu - layout.v_max_pu
+        v_pu = flow.v_pu + state.v_bias_pu
+        low_pu, high_pu = layout.v_min_pu - v_pu, v_pu - layout.v_max_pu
         points = layout.der_point[self._engine_rows]
         return LookAhead(
-            violations=int(layout.violating(flow.v_pu).sum()),
-            excess_pu=float(layout.excess_pu(flow.v_pu).sum()),
+            violations=int(layout.violating(v_pu).sum()),
+            excess_pu=float(layout.excess_pu(v_pu).sum()),
             low=low_pu[points] > 0.0,
             high=high_pu[points] > 0.0,
             overload=engine.network().overload(flow.v_v),
