@@ -26,6 +26,10 @@ class SiteBinding:
     s_rated_va: float
 
 
+NEW = "new"
+"""In place of the element of a DER that the circuit lacks: the engine adds a generator for it."""
+
+
 @dataclass(frozen=True, slots=True)
 class DerBinding:
     """A DER of the feeder and the circuit element that stands for it."""
@@ -33,11 +37,15 @@ class DerBinding:
     id: str
     site: str
     element: str
-    """Full OpenDSS name, `Generator.pv01`."""
+    """Full OpenDSS name, `Generator.pv01`, or NEW."""
     kind: str
     p_rated_w: float
     s_rated_va: float
     energy_wh: float
+    bus: str = ""
+    """For a NEW element: the bus that it is connected to."""
+    phases: tuple[int, ...] = ()
+    """For a NEW element: phases 1..3 that it is connected to; empty: all that the bus has."""
 
 
 @dataclass(frozen=True, slots=True)

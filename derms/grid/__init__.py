@@ -1,1 +1,1 @@
-"""The feeder model. Only `compiled`, `linear` and `opendss` know OpenDSS; all else works on `engine`."""
+"""The feeder model. `dss`, `compiled`, `linear`, `powers` and `opendss` know OpenDSS; all else works on `engine`."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from derms.domain.arrays import FloatArray, IntArray
-from derms.domain.grid import Between, DerBinding, FeederPackage, SwitchState
+from derms.domain.grid import NEW, Between, DerBinding, FeederPackage, SwitchState, VoltageLimits
 from derms.errors import ModelError
 from derms.grid.dss import DSSException, altdss
 from derms.grid.layout import GROUND, FeederLayout, points_of, voltage_class
@@ -30,7 +30,7 @@ OWN_CONTROLS = ("InvControl", "ExpControl", "StorageController")
 V_SERVED_MIN_PU, V_SERVED_MAX_PU = 0.6, 1.4
 """Beyond these loads and DER turn into impedances: such a solution does not carry the powers that were set."""
 STAND_IN = "derms_"
-"""Begins the name of the generator that stands for a PVSystem or a Storage."""
+"""Begins the name of the generator that stands for a PVSystem or a Storage, or for a DER that the circuit lacks."""
 
 _free: list[Any] = []
 _pool = threading.RLock()
@@ -52,7 +52,8 @@ def _new_context() -> Any:
     try:
         return altdss.NewContext()
     finally:
-        os.chdir(folder)
+        if Path.cwd() != folder:  # a confined process cannot move, and has not been moved
+            os.chdir(folder)
 
 
 def give_back(dss: Any) -> None:
@@ -110,7 +111,9 @@ def _prepare_driven(dss: Any, package: FeederPackage) -> None:
         if len(getattr(dss, name)):
             dss(f"BatchEdit {name}..* enabled=no")
     for der in package.ders:
-        if not der.element.lower().startswith("generator."):
+        if der.element.lower() == NEW:
+            _add(dss, package, der)
+        elif not der.element.lower().startswith("generator."):
             _stand_in(dss, package, der)
     if not package.own:
         for name in ("Load", "Generator"):
@@ -126,11 +129,37 @@ def _stand_in(dss: Any, package: FeederPackage, der: DerBinding) -> None:
         raise ModelError(f"{package.id}: no generator, PVSystem or Storage {der.element!r} for DER {der.id}")
     there = elements[name]
     connection = "delta" if there.Conn else "wye"
+    _generator(dss, der, f"bus1={there.Bus1} phases={there.Phases} conn={connection} kv={there.kV}")
+    dss(f"Disable {der.element}")
+
+
+def _add(dss: Any, package: FeederPackage, der: DerBinding) -> None:
+    """A generator at a bus, for a DER that the circuit lacks: to neutral or between phases as its class has it."""
+    bus = next((bus for bus in dss.Bus if bus.Name.lower() == der.bus.lower()), None)
+    if bus is None:
+        raise ModelError(f"{package.id}: no bus {der.bus!r} for DER {der.id}")
+    there = {int(node) for node in bus.Nodes if node <= 3}
+    phases = sorted(set(der.phases) or there)
+    base_v = float(bus.kVBase) * 1e3
+    between = _class_at(package, der.bus, base_v).between
+    least = 2 if between is Between.PHASES else 1
+    if len(phases) < least or not there.issuperset(phases):
+        has = ", ".join(map(str, sorted(there)))
+        raise ModelError(
+            f"{package.id}: bus {der.bus} has phases {has}; DER {der.id} asks for {phases}, {least} at least"
+        )
+    delta = between is Between.PHASES
+    count = 1 if delta and len(phases) == 2 else len(phases)
+    kv = base_v / 1e3 * (float(np.sqrt(3.0)) if delta or count > 1 else 1.0)
+    place = f"{der.bus}.{'.'.join(map(str, phases))}"
+    _generator(dss, der, f"bus1={place} phases={count} conn={'delta' if delta else 'wye'} kv={kv}")
+
+
+def _generator(dss: Any, der: DerBinding, place: str) -> None:
     dss(
-        f"New Generator.{STAND_IN}{der.id} bus1={there.Bus1} phases={there.Phases} conn={connection} kv={there.kV}"
+        f"New Generator.{STAND_IN}{der.id} {place}"
         f" kva={der.s_rated_va / 1e3} model=1 kw=0 kvar=0 vminpu={V_SERVED_MIN_PU} vmaxpu={V_SERVED_MAX_PU}"
     )
-    dss(f"Disable {der.element}")
 
 
 def generator_of(der: DerBinding) -> str:
@@ -230,16 +259,21 @@ def _points(
     bases: list[float] = []
     ranges: list[tuple[float, float]] = []
     for bus, there in phases.items():
-        try:
-            limit = voltage_class(package.limits, base_v[bus] * np.sqrt(3.0))
-        except ModelError as error:
-            raise ModelError(f"{package.id}: bus {bus}: {error}") from error
+        limit = _class_at(package, bus, base_v[bus])
         for name, phase, other in points_of(bus, there, limit.between):
             names.append(name)
             places.append((position[f"{bus}.{phase}"], position[f"{bus}.{other}"] if other else GROUND))
             bases.append(base_v[bus] * (np.sqrt(3.0) if limit.between is Between.PHASES else 1.0))
             ranges.append((limit.v_min_pu, limit.v_max_pu))
     return tuple(names), np.array(places, dtype=np.intp).reshape(-1, 2), np.array(bases), np.array(ranges)
+
+
+def _class_at(package: FeederPackage, bus: str, base_v: float) -> VoltageLimits:
+    """The voltage class of a bus by its base, line to neutral [V]."""
+    try:
+        return voltage_class(package.limits, base_v * np.sqrt(3.0))
+    except ModelError as error:
+        raise ModelError(f"{package.id}: bus {bus}: {error}") from error
 
 
 def _branches(element: Any) -> list[tuple[int, int, float]]:

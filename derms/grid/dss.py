@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np  # noqa: F401 - it sets variables while it loads: not while the copy is the environment
+
 _lasting: list[Any] = []
 
 
@@ -32,5 +34,6 @@ def _lasting_environment() -> Iterator[None]:
 with _lasting_environment():
     import opendssdirect  # noqa: F401 - AltDSS asks for it late, and a confined process may import nothing
     from altdss import ControlMode, DSSException, SetterFlags, altdss
+    from dss import SparseSolverOptions
 
-__all__ = ["ControlMode", "DSSException", "SetterFlags", "altdss"]
+__all__ = ["ControlMode", "DSSException", "SetterFlags", "SparseSolverOptions", "altdss"]

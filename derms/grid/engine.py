@@ -105,10 +105,6 @@ class Engine(Protocol):
         """
         ...
 
-    def restart(self) -> None:
-        """Compile anew and put back all that was set, taps and capacitors too: no trace of earlier solutions is left."""
-        ...
-
     def losses_w(self) -> float:
         """Losses of the last solution [W]."""
         ...

@@ -167,10 +167,10 @@ def _move_taps(engine: Engine, around: Unknowns, found: "_Found") -> FloatArray:
     """Put regulators where they most probably are; what is left of voltages that the engine does not have [pu]."""
     taps = engine.taps()
     left = found.deviation[around.powers :].copy()
-    steps = np.rint(left[: len(around.regulators)])
-    left[: len(around.regulators)] -= steps
-    moved = dict(zip(around.regulators, steps.astype(int).tolist(), strict=True))
-    engine.set_taps({name: taps[name] + step for name, step in moved.items() if step})
+    steps = np.rint(left[: len(around.regulators)]).astype(int).tolist()
+    engine.set_taps({name: taps[name] + step for name, step in zip(around.regulators, steps, strict=True) if step})
+    moved = engine.taps()  # one at its end goes no farther
+    left[: len(around.regulators)] -= [moved[name] - taps[name] for name in around.regulators]
     bias_pu: FloatArray = around.by_points[:, around.powers :] @ left
     return bias_pu
 

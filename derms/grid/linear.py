@@ -3,6 +3,7 @@
 Only `opendss.py` uses this.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,10 @@ AMPERES_UNRATED = (400.0, 600.0)
 """Normal and emergency rating of a line of which nobody said any: OpenDSS's defaults, which rate nothing."""
 
 
+_Named = tuple[Any, str, str]
+"""An element of AltDSS, its class and its name."""
+
+
 class LinearPart:
     """Everything of a circuit but loads, DER and controls.
 
@@ -29,33 +34,36 @@ class LinearPart:
 
     def __init__(self, dss: Any, package: FeederPackage, layout: FeederLayout) -> None:
         named = [(element, *_class_and_name(element)) for element in dss.Element]
-        self._elements = [(e, kind, name) for e, kind, name in named if kind in LINEAR and e.Enabled]
-        self._references = [np.asarray(e.NodeRef(), dtype=np.intp) for e, _, _ in self._elements]
+        linear = [(e, kind, name) for e, kind, name in named if kind in LINEAR and e.Enabled]
+        references = [np.asarray(e.NodeRef(), dtype=np.intp) for e, _, _ in linear]
         regulated = {str(control.Transformer.FullName()).lower() for control in dss.RegControl}
         moving = regulated | set(layout.switches)
-        names = [f"{kind}.{name}" for _, kind, name in self._elements]
-        kinds = [kind for _, kind, _ in self._elements]
-        self._movable = [row for row, name in enumerate(names) if kinds[row] == "capacitor" or name in moving]
+        names = [f"{kind}.{name}" for _, kind, name in linear]
+        kinds = [kind for _, kind, _ in linear]
+        self._movable = {row for row, name in enumerate(names) if kinds[row] == "capacitor" or name in moving}
         self._lines = [row for row, kind in enumerate(kinds) if kind == "line"]
-        self._unread = range(len(self._elements))
+        self._read_next = {row: element for row, (element, _, _) in enumerate(linear)}
         head = package.head_element.lower()
         if head not in names or head.partition(".")[0] not in ("line", "transformer"):
             raise ModelError(f"{package.id}: {package.head_element!r} is no line or transformer for a head")
-        self._find_currents(names.index(head))
-        self._blocks = Blocks(self._references, len(layout.nodes), self._lines, self._conductors)
+        self._find_currents(linear, references, names.index(head))
+        self._blocks = Blocks(references, len(layout.nodes), self._lines, self._conductors)
 
     def head_va(self) -> ComplexArray:
         """Power into the feeder [VA], phases a, b, c, shape (3,); 0 on a phase that it lacks."""
+        drawn: ComplexArray = self._head.Powers()[self._head_conductors] * 1e3
+        if self._head_phases is None:
+            return drawn
         powers = np.zeros(3, dtype=np.complex128)
-        powers[self._head_phases] = self._head.Powers()[self._head_conductors]
-        powers *= 1e3
+        powers[self._head_phases] = drawn
         return powers
 
     def read(self) -> Network:
         """The network as it stands; after the first time only what can move is read again."""
-        for at in self._unread or self._movable:
-            self._blocks.put(at, self._elements[at][0].YPrim())
-        self._unread = range(0)
+        for at, element in self._read_next.items():
+            self._blocks.put(at, element.YPrim())
+        if len(self._read_next) > len(self._movable):  # an element of AltDSS is some kilobytes
+            self._read_next = {at: self._read_next[at] for at in sorted(self._movable)}
         return Network(
             y=self._blocks.matrix(),
             current=self._blocks.currents(),
@@ -70,17 +78,17 @@ class LinearPart:
             lines=len(self._lines),
         )
 
-    def _find_currents(self, head: int) -> None:
+    def _find_currents(self, linear: Sequence[_Named], references: Sequence[IntArray], head: int) -> None:
         """List the phase currents at terminal 1 of lines and transformers, and those of the head among them."""
         conductors: list[tuple[int, int, int]] = []
         names: list[str] = []
         ratings: list[float] = []
         self._head_rows: IntArray = np.full(3, -1, dtype=np.intp)
         self._head_nodes: IntArray = np.full(3, -1, dtype=np.intp)
-        for row, (element, kind, name) in enumerate(self._elements):
+        for row, (element, kind, name) in enumerate(linear):
             if kind not in ("line", "transformer", "autotrans"):
                 continue
-            order, reference = element.NodeOrder(), self._references[row]
+            order, reference = element.NodeOrder(), references[row]
             for at in (at for at in range(element.NumConductors()) if 1 <= order[at] <= 3):
                 if row == head:
                     self._head_rows[order[at] - 1], self._head_nodes[order[at] - 1] = len(names), reference[at] - 1
@@ -89,12 +97,12 @@ class LinearPart:
                 ratings.append(_rating_a(kind, element))
         self._conductors, self._current_names = conductors, tuple(names)
         self._rating_a = np.array(ratings)
-        self._head = self._elements[head][0]
+        self._head = linear[head][0]
         order = np.asarray(self._head.NodeOrder()[: self._head.NumConductors()])
         self._head_conductors: IntArray | slice = np.flatnonzero((order >= 1) & (order <= 3))
-        self._head_phases: IntArray | slice = order[self._head_conductors] - 1
+        self._head_phases: IntArray | None = order[self._head_conductors] - 1
         if order[:3].tolist() == [1, 2, 3]:
-            self._head_conductors = self._head_phases = slice(3)
+            self._head_conductors, self._head_phases = slice(3), None
 
 
 def _class_and_name(element: Any) -> tuple[str, str]:

@@ -26,7 +26,7 @@ from derms.grid.compiled import (
     take_context,
 )
 from derms.grid.consistency import PROBE_FRAC, astray
-from derms.grid.dss import ControlMode, DSSException
+from derms.grid.dss import ControlMode, DSSException, SparseSolverOptions
 from derms.grid.engine import PowerFlow
 from derms.grid.layout import V_DEAD_PU, FeederLayout, column
 from derms.grid.linear import LinearPart
@@ -38,6 +38,9 @@ TOLERANCE_PU = 1e-6
 ITERATIONS_MAX = 50
 CONTROL_ITERATIONS_MAX = 50
 SOURCE_MIN_PU, SOURCE_MAX_PU = 0.5, 1.5
+
+_least, _greatest = np.minimum.reduce, np.maximum.reduce
+"""Without what `min` and `max` do around them: they look at every solution."""
 
 
 @dataclass
@@ -185,13 +188,13 @@ class FeederEngine:
         if not self._busy.acquire(blocking=False):
             raise GridError(f"{self.package.id}: the engine is used by two threads at once")
         try:
-            for prepare in (None, self._dss.Solution.SolveDirect, self.restart):
+            for prepare in (None, self._dss.Solution.SolveDirect, self._restart):
                 flow = self._attempt(prepare)
                 if flow is not None:
                     if prepare is not None or flow.acted:  # else nothing has moved
                         self._keep_positions()
                     return flow
-            self.restart()
+            self._restart()
         finally:
             self._busy.release()
         raise NotConverged(f"{self.package.id}: no finite power flow in {ITERATIONS_MAX} iterations{self._largest()}")
@@ -200,7 +203,7 @@ class FeederEngine:
         """Keep what the controls did in a good solution."""
         if not self._set.frozen:
             self._set.taps = self._tap_numbers()
-            if self._dss.CapControl:
+            if self._banks_act:
                 self._set.steps = self._steps()
 
     def _largest(self) -> str:
@@ -213,7 +216,7 @@ class FeederEngine:
     def restart(self) -> None:
         self._set.load_w, self._set.load_var = self.layout.nominal_load_w, self.layout.nominal_load_var
         self._set.generator_w, self._set.generator_var = (column.copy() for column in self._generators_compiled)
-        self.restart()
+        self._restart()
 
     def losses_w(self) -> float:
         return float(self._dss.Losses().real)
@@ -251,23 +254,9 @@ class FeederEngine:
 
     def _is_served(self, v_pu: FloatArray) -> bool:
         """Whether no voltage is so far off that OpenDSS makes impedances of loads and DER; False for NaN."""
-        if v_pu.size and v_pu.min() > V_SERVED_MIN_PU and v_pu.max() < V_SERVED_MAX_PU:
+        if v_pu.size and _least(v_pu) > V_SERVED_MIN_PU and _greatest(v_pu) < V_SERVED_MAX_PU:
             return True
         return bool((((v_pu > V_SERVED_MIN_PU) & (v_pu < V_SERVED_MAX_PU)) | self._dead).all())
-
-    def restart(self) -> None:
-        self._compile()
-        self._attach()
-        self._loads.write(self._set.load_w, self._set.load_var)
-        if self.layout.ders:
-            self._generators.write(self._set.generator_w, self._set.generator_var)
-        self._source.pu = self._set.source_pu
-        if self.layout.regulators:
-            self._dss.RegControl.VReg = self._set.vreg_v
-            self._write_taps(self._set.taps)
-        self._write_steps(self._set.steps)
-        self._write_switches()
-        self._find_dead()
 
     # --- the compiled circuit ----------------------------------------------------------------------------------------
 
@@ -275,6 +264,8 @@ class FeederEngine:
         """Compile the circuit, and take hold of what is read or written again and again."""
         compile_circuit(self._dss, self.package, self._scale)
         self._source, self._banks = self._dss.Vsource[0], list(self._dss.Capacitor)
+        self._tap_column = self._dss.RegControl.TapNum if self._dss.RegControl else None
+        self._banks_act = bool(self._dss.CapControl)
         self._loads, self._generators = PowerColumns(self._dss.Load), PowerColumns(self._dss.Generator)
 
     def _as_compiled(self) -> _Settings:
@@ -330,11 +321,27 @@ class FeederEngine:
         solution.MaxIterations = ITERATIONS_MAX
         solution.MaxControlIterations = CONTROL_ITERATIONS_MAX
         self.freeze_controls(self._set.frozen)
+        dss.YMatrix.SolverOptions = SparseSolverOptions.ReuseSymbolicFactorization  # a tap moves values, not places
         row_of = {name.lower(): row for row, name in enumerate(dss.Generator.Name)}
         rows = np.array([row_of[generator_of(der)] for der in self.package.ders], dtype=np.intp)
         self._der_rows = slice(None) if np.array_equal(rows, np.arange(len(row_of))) else rows
         self._linear = LinearPart(dss, self.package, self.layout)
         self._network = None
+        self._find_dead()
+
+    def _restart(self) -> None:
+        """Compile anew and put back everything that was set since."""
+        self._compile()
+        self._attach()
+        self._loads.write(self._set.load_w, self._set.load_var)
+        if self.layout.ders:
+            self._generators.write(self._set.generator_w, self._set.generator_var)
+        self._source.pu = self._set.source_pu
+        if self.layout.regulators:
+            self._dss.RegControl.VReg = self._set.vreg_v
+            self._write_taps(self._set.taps)
+        self._write_steps(self._set.steps)
+        self._write_switches()
         self._find_dead()
 
     def _find_dead(self) -> None:
@@ -349,9 +356,9 @@ class FeederEngine:
         self._energised = alive
 
     def _tap_numbers(self) -> IntArray:
-        if not self._dss.RegControl:
+        if self._tap_column is None:
             return np.zeros(0, dtype=np.intp)
-        numbers: IntArray = self._dss.RegControl.TapNum.to_array().astype(np.intp)
+        numbers: IntArray = self._tap_column.to_array().astype(np.intp)
         return numbers
 
     def _write_taps(self, numbers: IntArray) -> None:

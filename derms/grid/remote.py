@@ -210,9 +210,6 @@ class ConfinedEngine:
             self._unsent.pop((columns,), None)
         self._call("restart")
 
-    def restart(self) -> None:
-        self._call("restart")
-
     def losses_w(self) -> float:
         losses_w: float = self._call("losses_w")
         return losses_w

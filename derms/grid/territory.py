@@ -161,29 +161,32 @@ class Territory:
         GridError
             Another shape, or values that are not finite.
         """
-        load_w, load_var = (column("loads of the territory", values, self.load_count) for values in loads)
-        der_w, der_var = (column("DER of the territory", values, self.der_count) for values in ders)
-        for part in self._parts:
-            part.engine.set_loads(load_w[part.loads], load_var[part.loads])
-            part.engine.set_der(der_w[part.ders], der_var[part.ders])
+        given = _Given(
+            *(column("loads of the territory", values, self.load_count) for values in loads),
+            *(column("DER of the territory", values, self.der_count) for values in ders),
+        )
         flow = _Flow.empty(len(self.feeders), self.point_count, len(self.stations))
         for row in self._alone:
+            self._set(row, given)
             self._solve(row, flow)
         for number in range(len(self.stations)):
-            self._couple(number, flow)
+            self._couple(number, given, flow)
         return flow.done(self._bus_pu.copy())
 
-    def _couple(self, number: int, flow: "_Flow") -> None:
+    def _couple(self, number: int, given: "_Given", flow: "_Flow") -> None:
         """Solve a station's feeders until the voltage they are solved with is the one that they make."""
         station, members = self.stations[number], self._members[number]
         tried: list[tuple[float, float]] = []
         v_pu = float(self._bus_pu[number])
         for passed in range(1, PASSES_MAX + 1):
+            solved = True
             for row in members:
                 self._engines[row].set_source_pu(v_pu)
-            solved = [self._solve(row, flow) for row in members]
+                if passed == 1:
+                    self._set(row, given)
+                solved &= self._solve(row, flow)
             self._bus_pu[number], flow.passes = v_pu, max(flow.passes, passed)
-            if not all(solved):
+            if not solved:
                 return
             p_w, q_var = (float(powers[list(members)].sum()) for powers in (flow.head_w, flow.head_var))
             try:
@@ -199,6 +202,12 @@ class Territory:
                 return
             v_pu = _next(tried)
 
+    def _set(self, row: int, given: "_Given") -> None:
+        """Write a feeder's powers. Right before it is solved: what a feeder is made of is then near, in the cache."""
+        part = self._parts[row]
+        part.engine.set_loads(given.load_w[part.loads], given.load_var[part.loads])
+        part.engine.set_der(given.der_w[part.ders], given.der_var[part.ders])
+
     def _solve(self, row: int, flow: "_Flow") -> bool:
         try:
             solved: PowerFlow = self._engines[row].solve()
@@ -209,6 +218,16 @@ class Territory:
         flow.v_pu[self._points[row]] = solved.v_pu
         flow.head_w[row], flow.head_var[row] = solved.head_w, solved.head_var
         return True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Given:
+    """Powers of all loads and DER in one step."""
+
+    load_w: FloatArray
+    load_var: FloatArray
+    der_w: FloatArray
+    der_var: FloatArray
 
 
 @dataclass(slots=True)

@@ -178,7 +178,7 @@ class _Reader:
         read = np.dtype(np.uint8 if dtype == BOOL else DTYPES[dtype])
         values = np.frombuffer(self._message, read, prod(shape), self._at).reshape(shape).copy()
         self._at += values.nbytes
-        return values != 0 if dtype == BOOL else values
+        return np.asarray(values != 0) if dtype == BOOL else values
 
     def _matrix(self, form: type, shape: Any, *columns: Any) -> Any:
         data, indices, indptr = (self.value(column) for column in columns)

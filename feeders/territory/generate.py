@@ -50,6 +50,9 @@ class Made:
 def write(spec: Spec, out: Path, progress: Callable[[int], None] = lambda done: None) -> Made:
     """Write a territory into a folder that is empty or not there; `progress` hears of every feeder.
 
+    `feeders.catalog.load` calls what it finds in such a folder somebody else's, to be solved in a confined process. A
+    process that has just written the folder itself knows better, and may say so: `replace(load(folder), own=True)`.
+
     Raises
     ------
     ConfigError

@@ -2,8 +2,8 @@
 
 The plant differs from the model: every load by a lognormal 30 %, every line's impedance by a lognormal 10 %, two
 regulators by one tap; voltages are measured with 0.3 %, the head with 1 %, P and Q of DER with 5 % of their ratings.
-`rmse_pu` is over all points; `prior` is the allocation to the head alone. With 28 sensors one is also made 0.03 pu wrong, and counts
-as found when it, and nothing else, is named. The last line is one JSON object.
+`rmse_pu` is over all points; `prior` is the allocation to the head alone. With 28 sensors one is also made 0.03 pu
+wrong, and counts as found when it, and nothing else, is named. The last line is one JSON object.
 """
 
 import json

@@ -1,10 +1,13 @@
 """A step of a whole territory: 200 feeders of IEEE 123 with 60 DER each, every load and DER set anew, solved, read.
 
+The yardstick is the packaged circuit 200 times: 398 nodes, 91 loads, and the DER behind their service transformers.
 Regulators are held, as in live use. In `step_cpu_ms` every value moves from the last one by its own random amount, a
 tenth of its rating at one sigma, and every head voltage is given, as by telemetry; `jump_cpu_ms` is the same with
 values that have nothing to do with those before, which takes more iterations. `coupled_cpu_ms` has the feeders behind
-stations of eight, with as many passes as these take. `err_pu` is what the tolerance of 1e-4 costs
-against 1e-8. The circuit is the product's own, so all engines stand in this process. The last line is one JSON object.
+stations of eight, with as many passes as these take. A step goes through some 40 MB that no cache holds, and whoever
+shares the machine's memory only adds to its time: so these are the least of all steps, with `median_cpu_ms` beside the
+first. `err_pu` is what the tolerance of 1e-4 costs against 1e-8. The circuit is the product's own, so all engines stand
+in this process. The last line is one JSON object.
 """
 
 import argparse
@@ -18,7 +21,7 @@ import numpy as np
 
 from derms.domain.arrays import FloatArray
 from derms.grid.opendss import FeederEngine
-from derms.grid.territory import Station, Territory, TerritoryFlow
+from derms.grid.territory import Station, Territory
 from feeders.catalog import load
 
 FEEDERS = 200
@@ -56,18 +59,24 @@ class Day:
         return (self._load_w * load, self._load_var * load), (self._der_w * der, self._der_w * der_var)
 
 
-def timed(
-    territory: Territory, draw: Callable[[], tuple[Columns, Columns]], steps: int
-) -> tuple[float, TerritoryFlow, int]:
-    """Median CPU time of a step [ms], the last result, and the most passes."""
-    spent, passes = [], 0
-    for _ in range(steps):
-        drawn = draw()
-        began_s = time.process_time()
-        flow = territory.step(*drawn)
-        spent.append(time.process_time() - began_s)
-        passes = max(passes, flow.passes)
-    return 1e3 * statistics.median(spent), flow, passes
+class Timed:
+    """Steps of one kind: their CPU times [ms], and the worst of what they gave."""
+
+    def __init__(self, territory: Territory, draw: Callable[[], tuple[Columns, Columns]], steps: int) -> None:
+        self.cpu_ms: list[float] = []
+        self.passes, self.mismatch_pu, self.failed = 0, 0.0, 0
+        for _ in range(steps):
+            drawn = draw()
+            began_s = time.process_time()
+            flow = territory.step(*drawn)
+            self.cpu_ms.append(1e3 * (time.process_time() - began_s))
+            self.passes = max(self.passes, flow.passes)
+            self.mismatch_pu = max(self.mismatch_pu, *flow.mismatch_pu, 0.0)
+            self.failed += len(flow.failed)
+
+    @property
+    def least_ms(self) -> float:
+        return round(min(self.cpu_ms), 1)
 
 
 def error_pu(territory: Territory, engines: list[FeederEngine], day: Day) -> float:
@@ -105,24 +114,24 @@ def main() -> None:
         for row, group in enumerate(groups)
     ]
     day, alone, coupled = Day(engines), Territory(named), Territory(named, stations)
-    jump_ms, jump, _ = timed(alone, day.draw, given.steps)
-    step_ms, flow, _ = timed(alone, day.move, given.steps)
-    coupled_ms, both, passes = timed(coupled, day.move, given.steps)
+    jumps, steps = Timed(alone, day.draw, given.steps), Timed(alone, day.move, given.steps)
+    both = Timed(coupled, day.move, given.steps)
     result = {
         "bench": "territory",
         "feeders": len(engines),
         "nodes": sum(len(engine.layout.nodes) for engine in engines),
         "der": alone.der_count,
         "loads": alone.load_count,
-        "step_cpu_ms": round(step_ms, 1),
-        "jump_cpu_ms": round(jump_ms, 1),
-        "coupled_cpu_ms": round(coupled_ms, 1),
-        "passes_max": passes,
-        "mismatch_pu": float(f"{both.mismatch_pu.max():.1e}"),
+        "step_cpu_ms": steps.least_ms,
+        "median_cpu_ms": round(statistics.median(steps.cpu_ms), 1),
+        "jump_cpu_ms": jumps.least_ms,
+        "coupled_cpu_ms": both.least_ms,
+        "passes_max": both.passes,
+        "mismatch_pu": float(f"{both.mismatch_pu:.1e}"),
         "rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "compile_s": round(compile_s, 1),
         "err_pu": float(f"{error_pu(alone, engines, day):.1e}"),
-        "failed": len(jump.failed) + len(flow.failed) + len(both.failed),
+        "failed": jumps.failed + steps.failed + both.failed,
     }
     print(json.dumps(result))
 

@@ -64,11 +64,18 @@ def test_feeders_and_station_agree_within_three_passes(engines: dict[str, Feeder
 def test_power_of_a_station_is_that_of_its_feeders_and_its_losses(engines: dict[str, FeederEngine]) -> None:
     territory = Territory(engines, [STATION])
     flow = territory.step(*columns(territory, engines, 0.7))
-    p_w, q_var, v_pu = flow.head_w.sum(), flow.head_var.sum(), flow.bus_pu[0]
-    losses = STATION.losses_va(p_w, q_var, v_pu)
-    assert losses.real > STATION.no_load_w
-    assert flow.station_w[0] == pytest.approx(p_w + losses.real, rel=1e-9)
-    assert flow.station_var[0] == pytest.approx(q_var + losses.imag, rel=1e-9)
+    drawn_w, drawn_var = flow.head_w.sum(), flow.head_var.sum()
+    # By currents: what the source gives, less what its own impedance and the transformer lose.
+    current = np.conj(complex(drawn_w, drawn_var) / STATION.s_rated_va / flow.bus_pu[0])
+    z_source = complex(STATION.source_r_pu, STATION.source_x_pu)
+    behind = flow.bus_pu[0] + (z_source + complex(STATION.r_pu, STATION.x_pu)) * current
+    given = (behind * np.conj(current) - z_source * abs(current) ** 2) * STATION.s_rated_va
+    assert flow.station_w[0] == pytest.approx(given.real + STATION.no_load_w, rel=1e-9)
+    assert flow.station_var[0] == pytest.approx(given.imag, rel=1e-9)
+    lost = sum(engine.losses_w() for engine in engines.values())
+    served_w = flow.head_w.sum() - lost
+    assert STATION.no_load_w < flow.station_w[0] - drawn_w < 0.02 * drawn_w
+    assert 0.9 < served_w / drawn_w < 1.0
 
 
 def test_heavier_load_lowers_the_station_and_generation_lifts_it(engines: dict[str, FeederEngine]) -> None:
