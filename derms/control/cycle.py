@@ -189,7 +189,7 @@ def _fitting(
     settings: CycleSettings,
     wrong: list[str],
 ) -> Dispatch | None:
-    """A dispatch of the plan that the feeder bears: batteries that strain their own node are eased a few times.
+    """A dispatch of the plan that the feeder bears: batteries that strain it are eased a few times.
 
     Only steps that are shared out now can refuse a plan: later ones are verified again before they are. None, with
     the reasons in `wrong`, when easing does not help.
@@ -204,7 +204,7 @@ def _fitting(
         if not findings:
             return dispatch
         powers_w = batteries_w[[finding.point for finding in findings]]
-        caps[ders] = eased(caps[ders], powers_w, findings)
+        caps[ders] = eased(caps[ders], given.fleet.p_rated_w[ders], powers_w, findings)
     wrong.extend(finding.text for finding in findings)
     return None
 

@@ -75,7 +75,10 @@ class Outlook:
 
 
 def violations(engine: Engine, flow: PowerFlow, *, reverse_max_w: float = np.inf) -> tuple[Violation, ...]:
-    """Everything beyond its limits in a solution: ANSI range of each point, ratings, power out of the feeder."""
+    """Everything beyond its limits in a solution: ANSI range of each point, ratings, power out of the feeder.
+
+    The engine's taps and switches have to be those of the solution: currents follow from both.
+    """
     layout, network = engine.layout, engine.network()
     found = []
     for row in np.flatnonzero(layout.violating(flow.v_pu)):
@@ -107,7 +110,8 @@ def look_ahead(
     """Solve DER powers [W, var, + = injection], shape (ders,), with the state's loads times a factor.
 
     The regulators act from where they stand, or hold still, and are put back afterwards, so that one look does not
-    bend the next. Hold them to compare two plans: a tap that one of them happens to trip would hide the difference.
+    bend the next: currents of a solution in which they acted can no longer be told from its voltages. Hold them to
+    compare two plans: a tap that one of them happens to trip would hide the difference.
     Raises GridError for powers that are not finite, NotConverged without a solution.
     """
     with _Undisturbed(engine):

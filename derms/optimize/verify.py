@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from derms.domain.arrays import BoolArray, FloatArray
+from derms.domain.arrays import FloatArray
 from derms.domain.plan import Plan
+from derms.domain.strain import Strain
 from derms.errors import GridError
 from derms.optimize.aggregate import VirtualBattery
 
@@ -19,40 +20,29 @@ TOLERANCE_FRAC = 2e-3
 """What solvers may leave open, per unit of rated power or capacity; the guards still clip every setpoint."""
 
 
-EXCESS_TOLERANCE_PU = 0.005
-"""Sum of voltage excess that a plan may add: the error of the feeder model itself."""
+EXCESS_TOLERANCE_PU = 0.001
+"""Sum of voltage excess that a plan may add: far below what a voltmeter tells, above what a solver leaves open."""
 OVERLOAD_TOLERANCE = 0.02
 """Sum of loading beyond ratings that a plan may add, per unit of a rating."""
 
-
-@dataclass(frozen=True, slots=True)
-class LookAhead:
-    """What the feeder would do at one point of a plan."""
-
-    violations: int
-    """Nodes outside their voltage range."""
-    excess_pu: float
-    """Distance outside the range, summed over all nodes [pu]."""
-    low: BoolArray
-    """DER whose own node is under its range, shape (ders,)."""
-    high: BoolArray
-    overload: float = 0.0
-    """Current beyond its rating, per unit of it, summed over the phases of lines and transformers that have one."""
+EASED_BEYOND = 1.1
+"""Of what a plan adds to a strain, how much easing takes away: tangents are straight, and others take over."""
 
 
-FeederLookAhead = Callable[[FloatArray, float], LookAhead]
+FeederLookAhead = Callable[[FloatArray, float], Strain]
 """Solves the feeder with power per DER [W], shape (ders,), and its present load times a factor."""
 
 
 @dataclass(frozen=True, slots=True)
 class FeederFinding:
-    """A point in time at which a plan makes the feeder's voltages worse than they would be without it."""
+    """A point in time at which a plan makes the feeder's voltages or overloads worse than they would be without it."""
 
     point: int
     text: str
-    low: BoolArray
-    """DER at whose own node the voltage is too low, shape (ders,)."""
-    high: BoolArray
+    added: float
+    """Excess voltage [pu] or overload [pu of ratings] that the plan adds; NaN where the feeder has no solution."""
+    per_w: FloatArray
+    """How a further W injected by each DER raises it, shape (ders,)."""
 
 
 def check_numbers(plan: Plan, battery: VirtualBattery, pv_w: FloatArray, load_w: FloatArray) -> list[str]:
@@ -112,43 +102,66 @@ def check_feeder(
     """
     findings = []
     for point, factor in enumerate(load_factor.tolist()):
-        nowhere = np.zeros(with_plan_w.shape[1], dtype=np.bool_)
         try:
             planned = look_ahead(with_plan_w[point], factor)
             if planned.violations == 0 and planned.overload == 0.0:
                 continue
             bare = look_ahead(without_w[point], factor)
         except GridError as error:
-            findings.append(
-                FeederFinding(point, f"point {point}: the feeder has no solution: {error}", nowhere, nowhere)
-            )
+            text = f"point {point}: the feeder has no solution: {error}"
+            findings.append(FeederFinding(point, text, np.nan, np.zeros(with_plan_w.shape[1])))
             continue
-        if planned.excess_pu > bare.excess_pu + EXCESS_TOLERANCE_PU:
+        excess_pu, overload = planned.excess_pu - bare.excess_pu, planned.overload - bare.overload
+        if excess_pu > EXCESS_TOLERANCE_PU:
             text = (
                 f"point {point}: {planned.violations} nodes outside their voltage range by {planned.excess_pu:.3f} pu"
                 f" in sum; without the plan {bare.violations} by {bare.excess_pu:.3f} pu"
             )
-            findings.append(FeederFinding(point, text, planned.low, planned.high))
-        elif planned.overload > bare.overload + OVERLOAD_TOLERANCE:
+            findings.append(FeederFinding(point, text, excess_pu, planned.excess_per_w))
+        if overload > OVERLOAD_TOLERANCE:
             text = (
                 f"point {point}: lines and transformers beyond their ratings by {planned.overload:.2f} of them in sum;"
                 f" without the plan by {bare.overload:.2f}"
             )
-            findings.append(FeederFinding(point, text, planned.low, planned.high))
+            findings.append(FeederFinding(point, text, overload, planned.overload_per_w))
     return findings
 
 
-def eased(caps: FloatArray, battery_w: FloatArray, findings: list[FeederFinding]) -> FloatArray:
-    """Smaller shares for the batteries that strain their own node, or for all where it is not one of these.
+def eased(caps: FloatArray, rated_w: FloatArray, battery_w: FloatArray, findings: list[FeederFinding]) -> FloatArray:
+    """Smaller shares for the batteries that strain the feeder, most for those with the greatest effect per W.
+
+    Where no battery has a part in it, or the feeder has no solution, all shares are halved.
 
     Parameters
     ----------
     caps : FloatArray
         Share of its rating that each DER may use [0..1], shape (ders,).
+    rated_w : FloatArray
+        Those ratings [W], shape (ders,).
     battery_w : FloatArray
         Battery power at each finding's point [W], + = injection, 0 for all other DER, shape (findings, ders).
     """
-    strained = np.zeros(caps.shape, dtype=np.bool_)
+    halved = 0.5 * caps
     for finding, power_w in zip(findings, battery_w, strict=True):
-        strained |= (finding.low & (power_w < 0.0)) | (finding.high & (power_w > 0.0))
-    return np.where(strained | ~strained.any(), 0.5 * caps, caps)
+        adds = np.maximum(finding.per_w * power_w, 0.0)
+        if not adds.any():
+            caps = np.minimum(caps, halved)
+            continue
+        left_w = np.abs(power_w) * (1.0 - _cut(adds, np.abs(finding.per_w), EASED_BEYOND * finding.added))
+        most = np.divide(left_w, rated_w, out=np.ones_like(caps), where=rated_w > 0.0)
+        caps = np.where(adds > 0.0, np.minimum(caps, most), caps)
+    return caps
+
+
+def _cut(adds: FloatArray, effect: FloatArray, wanted: float) -> FloatArray:
+    """Shares to be taken from each addition, in proportion to its effect, so that together they make `wanted`."""
+    weight = np.where(adds > 0.0, effect, 0.0) / effect[adds > 0.0].max()
+    low, high = 0.0, 1.0 / weight[weight > 0.0].min()
+    for _ in range(60):
+        level = 0.5 * (low + high)
+        if adds @ np.minimum(level * weight, 1.0) < wanted:
+            low = level
+        else:
+            high = level
+    shares: FloatArray = np.minimum(high * weight, 1.0)
+    return shares

@@ -6,6 +6,7 @@ It may hang or die: devices do not notice within the dispatch's validity.
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
 
@@ -22,16 +23,16 @@ from derms.domain.mode import Mode
 from derms.domain.plan import Plan, PlanSource
 from derms.domain.quality import Quality
 from derms.domain.scada import PointKind, ScadaReading, head_phases
+from derms.domain.strain import Strain
 from derms.domain.telemetry import Identity, TelemetrySnapshot
 from derms.forecast.netload import CLOUD_TYPICAL, QUARTER_S, Place, forecast, load_profile, standard_profile
 from derms.forecast.pv import ClearSky
 from derms.grid.engine import Engine
 from derms.grid.estimate import estimate
-from derms.grid.look_ahead import look_ahead
+from derms.grid.strain import strain
 from derms.grid.topology import AsOperated, follow
 from derms.historian.store import Store
 from derms.optimize.horizon import PAST_STEPS, Horizon, HorizonInput, HorizonOutput, SolverLimits
-from derms.optimize.verify import LookAhead
 from derms.ports import Clock, ScadaSource
 from derms.scada.topology import as_operated, changes, with_doubt
 from derms.service.config import Site
@@ -220,22 +221,13 @@ class Brain:
     def _optimize(self, given: HorizonInput) -> HorizonOutput:
         return self._horizon.solve(given, self._limits)
 
-    def _look_ahead(self, state: GridState, der_w: FloatArray, factor: float) -> LookAhead:
-        engine = self._engine
+    def _look_ahead(self, state: GridState, der_w: FloatArray, factor: float) -> Strain:
+        """The strain with power of the fleet's DER [W], in the order of `der_rows`."""
         every_w = np.zeros(len(self._site.package.ders))
         every_w[self._engine_rows] = der_w
-        flow = look_ahead(engine, state, every_w, np.zeros_like(every_w), factor, regulators_act=False)
-        layout = engine.layout
-        v_pu = flow.v_pu + state.v_bias_pu
-        low_pu, high_pu = layout.v_min_pu - v_pu, v_pu - layout.v_max_pu
-        points = layout.der_point[self._engine_rows]
-        return LookAhead(
-            violations=int(layout.violating(v_pu).sum()),
-            excess_pu=float(layout.excess_pu(v_pu).sum()),
-            low=low_pu[points] > 0.0,
-            high=high_pu[points] > 0.0,
-            overload=engine.network().overload(flow.v_v),
-        )
+        found = strain(self._engine, state, every_w, factor)
+        rows = self._engine_rows
+        return replace(found, excess_per_w=found.excess_per_w[rows], overload_per_w=found.overload_per_w[rows])
 
     def _forecast(self) -> Forecast:
         profile_w = self._profile_w

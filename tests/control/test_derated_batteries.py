@@ -7,8 +7,7 @@ from derms.control.cycle import ControlState, CycleInput, CycleSettings, decide
 from derms.control.guards import GuardInput, guard
 from derms.domain.plan import PlanSource
 from derms.optimize.horizon import PAST_STEPS, HorizonInput, HorizonOutput
-from derms.optimize.verify import LookAhead
-from tests.control.values import NOON, STEP_S, fleet_of, forecast_of, snapshot_of
+from tests.control.values import NOON, STEP_S, fleet_of, forecast_of, snapshot_of, strain_of
 
 STEPS = 96
 TOLD_W = [10e3, np.nan, 60e3, 5e3]
@@ -51,14 +50,13 @@ def test_a_plan_counts_on_no_more_than_batteries_say_they_give() -> None:
         past_net_w=np.full(PAST_STEPS, 1e6),
         der_rows=(0, 1, 2, 3),
     )
-    calm = LookAhead(violations=0, excess_pu=0.0, low=np.zeros(4, np.bool_), high=np.zeros(4, np.bool_))
     decision = decide(
         ControlState(),
         given,
         now=NOON,
         now_s=0.0,
         optimizer=optimizer,
-        look_ahead=lambda der_w, factor: calm,
+        look_ahead=lambda der_w, factor: strain_of(4),
         settings=CycleSettings(dispatch_steps=2, validity_s=1800.0, last_good_age_max_s=1e4),
     )
     assert seen_w == [60e3]

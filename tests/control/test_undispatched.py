@@ -8,11 +8,11 @@ from derms.control.guards import GuardInput, guard
 from derms.domain.arrays import FloatArray
 from derms.domain.der import DeviceKind, Fleet
 from derms.domain.quality import Quality
+from derms.domain.strain import Strain
 from derms.optimize.aggregate import aggregate
 from derms.optimize.horizon import PAST_STEPS, HorizonInput, HorizonOutput
-from derms.optimize.verify import LookAhead
 from derms.service.observation import Observation
-from tests.control.values import NOON, STEP_S, device, forecast_of, snapshot_of
+from tests.control.values import NOON, STEP_S, device, forecast_of, snapshot_of, strain_of
 
 STEPS = 96
 FLEET = Fleet(
@@ -45,10 +45,9 @@ def asked_of_the_feeder(quality: list[Quality]) -> tuple[list[FloatArray], Float
     """DER powers with which the feeder is looked at, and the setpoints that are sent."""
     asked: list[FloatArray] = []
 
-    def look_ahead(der_w: FloatArray, factor: float) -> LookAhead:
+    def look_ahead(der_w: FloatArray, factor: float) -> Strain:
         asked.append(der_w.copy())
-        calm = np.zeros(len(FLEET), dtype=np.bool_)
-        return LookAhead(violations=0, excess_pu=0.0, low=calm, high=calm)
+        return strain_of(len(FLEET))
 
     given = CycleInput(
         fleet=FLEET,

@@ -9,6 +9,7 @@ from derms.domain.arrays import FloatArray
 from derms.domain.der import Device, DeviceKind, Endpoint, Fleet
 from derms.domain.forecast import Forecast
 from derms.domain.quality import Quality
+from derms.domain.strain import Strain
 from derms.domain.telemetry import TelemetrySnapshot
 
 NOON = datetime(2026, 4, 15, 19, 0, tzinfo=UTC)
@@ -76,4 +77,17 @@ def forecast_of(
         pv_w=pv_rated_w * share,
         pv_frac=share,
         method="test",
+    )
+
+
+def strain_of(
+    ders: int, excess_pu: float = 0.0, *, violations: int | None = None, overload: float = 0.0, **per_w: FloatArray
+) -> Strain:
+    """A feeder's strain; every DER counts for nothing unless `excess_per_w` or `overload_per_w` say otherwise."""
+    return Strain(
+        violations=int(excess_pu > 0.0) if violations is None else violations,
+        excess_pu=excess_pu,
+        excess_per_w=per_w.get("excess_per_w", np.zeros(ders)),
+        overload=overload,
+        overload_per_w=per_w.get("overload_per_w", np.zeros(ders)),
     )

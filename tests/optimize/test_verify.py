@@ -10,12 +10,13 @@ import pytest
 from derms.domain.arrays import FloatArray
 from derms.domain.plan import Plan
 from derms.domain.settings import PlanWeights
+from derms.domain.strain import Strain
 from derms.errors import NotConverged
 from derms.optimize.aggregate import VirtualBattery
 from derms.optimize.fallback import defaults, rules, shifted
 from derms.optimize.horizon import PAST_STEPS, Horizon, HorizonInput, SolverLimits
-from derms.optimize.verify import FeederFinding, LookAhead, check_feeder, check_numbers, eased
-from tests.control.values import forecast_of
+from derms.optimize.verify import FeederFinding, check_feeder, check_numbers, eased
+from tests.control.values import forecast_of, strain_of
 
 BATTERY = VirtualBattery(p_rated_w=0.5e6, energy_wh=1e6, energy_min_wh=0.2e6, energy_max_wh=1.9e6, efficiency_frac=0.95)
 HOURS = (np.arange(96, dtype=np.float64) + 0.5) / 4.0
@@ -145,82 +146,81 @@ def test_a_plan_that_fills_the_battery_still_does_after_a_part_of_a_step_and_no_
     assert moved.battery_w.sum() / 4.0 == pytest.approx(-0.47e6 * (2.0 - minutes / 60.0))
 
 
-FIRST, SECOND = np.array([True, False]), np.array([False, True])
-
-
-def _feeder(excess_pu: Callable[[FloatArray], float]) -> Callable[[FloatArray, float], LookAhead]:
-    def look_ahead(der_w: FloatArray, factor: float) -> LookAhead:
+def _feeder(excess_pu: Callable[[FloatArray], float]) -> Callable[[FloatArray, float], Strain]:
+    def look_ahead(der_w: FloatArray, factor: float) -> Strain:
         excess = excess_pu(der_w) * factor
-        return LookAhead(violations=3 * (excess > 0.0), excess_pu=excess, low=FIRST, high=SECOND)
+        return strain_of(2, excess, violations=3 * (excess > 0.0), excess_per_w=np.array([1e-3, 2e-3]))
 
     return look_ahead
 
 
-def _check(look_ahead: Callable[[FloatArray, float], LookAhead], factor: float = 1.0) -> list[FeederFinding]:
+def _check(look_ahead: Callable[[FloatArray, float], Strain], factor: float = 1.0) -> list[FeederFinding]:
     return check_feeder(np.array([[10.0, 0.0]]), np.array([[0.0, 0.0]]), np.array([factor]), look_ahead)
 
 
-def test_a_plan_that_makes_voltages_worse_is_found_with_its_point_and_its_nodes() -> None:
-    (finding,) = _check(_feeder(lambda der_w: 0.01 * float(der_w[0] > 0.0)))
-    assert (finding.point, finding.low.tolist(), finding.high.tolist()) == (0, [True, False], [False, True])
+def test_a_plan_that_makes_voltages_worse_is_found_with_its_point_and_who_makes_them() -> None:
+    (finding,) = _check(_feeder(lambda der_w: 0.01 if der_w[0] else 0.004))
+    assert (finding.point, finding.per_w.tolist()) == (0, [1e-3, 2e-3])
+    assert finding.added == pytest.approx(0.006)
     assert finding.text.startswith("point 0: 3 nodes outside their voltage range by 0.010 pu")
 
 
-@pytest.mark.parametrize("bare_pu", [0.01, 0.006, 0.2])
+@pytest.mark.parametrize("bare_pu", [0.01, 0.0095, 0.2])
 def test_voltages_no_worse_than_without_the_plan_are_no_finding(bare_pu: float) -> None:
     assert _check(_feeder(lambda der_w: 0.01 if der_w[0] else bare_pu)) == []
 
 
 def test_the_load_of_the_step_decides() -> None:
-    worse = _feeder(lambda der_w: 0.004 * float(der_w[0] > 0.0))
+    worse = _feeder(lambda der_w: 0.0008 * float(der_w[0] > 0.0))
     assert _check(worse) == []
     assert len(_check(worse, factor=1.5)) == 1
 
 
 def test_a_feeder_without_a_solution_is_a_finding() -> None:
-    def diverging(der_w: FloatArray, factor: float) -> LookAhead:
+    def diverging(der_w: FloatArray, factor: float) -> Strain:
         raise NotConverged("no power-flow solution")
 
     (finding,) = _check(diverging)
     assert "no power-flow solution" in finding.text
-    assert not finding.low.any()
-    assert not finding.high.any()
+    np.testing.assert_array_equal(eased(np.ones(2), np.full(2, 10.0), np.array([[10.0, 0.0]]), [finding]), [0.5, 0.5])
 
 
-def _finding(low: list[bool], high: list[bool]) -> FeederFinding:
-    return FeederFinding(0, "", np.array(low), np.array(high))
+def _eased(per_w: list[float], powers_w: list[float], added: float, caps: FloatArray | None = None) -> FloatArray:
+    """Of three batteries of 10 W."""
+    finding = FeederFinding(0, "", added, np.array(per_w))
+    return eased(np.ones(3) if caps is None else caps, np.full(3, 10.0), np.array([powers_w]), [finding])
+
+
+def test_easing_takes_away_what_the_plan_adds_and_a_tenth_more_first_where_a_watt_counts_most() -> None:
+    per_w, powers_w = [0.01, 0.02, 0.04], [5.0, 5.0, 5.0]
+    caps = _eased(per_w, powers_w, 0.1)
+    assert 10.0 * caps @ per_w == pytest.approx(0.35 - 1.1 * 0.1)
+    assert caps[0] > caps[1] > caps[2]
+    np.testing.assert_allclose(_eased(per_w, powers_w, 1.0), 0.0, atol=1e-12)
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "powers_w", "caps"),
+    ("per_w", "powers_w", "same"),
     [
-        ([True, True, True], [False] * 3, [-5.0, 5.0, 0.0], [0.5, 1.0, 1.0]),  # charging where it is too low
-        ([False] * 3, [True, True, True], [-5.0, 5.0, 0.0], [1.0, 0.5, 1.0]),  # discharging where it is too high
-        ([False] * 3, [False] * 3, [-5.0, 5.0, 0.0], [0.5, 0.5, 0.5]),  # the strain lies elsewhere
-        ([False, True, False], [False] * 3, [-5.0, 5.0, 0.0], [0.5, 0.5, 0.5]),  # the battery there helps already
+        ([0.01, -0.01, 0.0], [5.0, 5.0, 5.0], [False, True, True]),  # the second helps, the third is elsewhere
+        ([-0.01, -0.01, -0.01], [5.0, -5.0, 0.0], [True, False, True]),  # too low: charging strains
     ],
 )
-def test_easing_halves_the_share_of_who_strains_and_of_all_when_nobody_does(
-    low: list[bool], high: list[bool], powers_w: list[float], caps: list[float]
+def test_easing_leaves_those_alone_that_do_not_strain(
+    per_w: list[float], powers_w: list[float], same: list[bool]
 ) -> None:
-    finding = _finding(low, high)
-    np.testing.assert_array_equal(eased(np.ones(3), np.array([powers_w]), [finding]), caps)
+    assert ((_eased(per_w, powers_w, 0.01) == 1.0) == same).all()
 
 
-def test_findings_at_several_steps_ease_everybody_who_strains_at_one_of_them() -> None:
-    findings = [_finding([True, False, False], [False] * 3), _finding([False] * 3, [False, False, True])]
-    powers_w = np.array([[-5.0, 0.0, 0.0], [0.0, 0.0, 5.0]])
-    np.testing.assert_array_equal(eased(np.array([1.0, 1.0, 0.5]), powers_w, findings), [0.5, 1.0, 0.25])
+def test_where_nobody_strains_all_are_halved_and_what_was_eased_before_stays_so() -> None:
+    np.testing.assert_array_equal(_eased([0.0] * 3, [5.0] * 3, 0.1, np.array([1.0, 1.0, 0.5])), [0.5, 0.5, 0.25])
+    assert _eased([0.01, 0.0, 0.0], [1.0, 0.0, 0.0], 1e-6, np.array([0.05, 1.0, 1.0]))[0] == 0.05
 
 
 @pytest.mark.parametrize(("with_plan", "without", "found"), [(0.3, 0.0, 1), (0.3, 0.29, 0), (0.0, 0.5, 0)])
 def test_plan_that_overloads_lines_or_transformers_is_found_and_one_that_does_not_worsen_them_is_not(
     with_plan: float, without: float, found: int
 ) -> None:
-    def look_ahead(der_w: FloatArray, factor: float) -> LookAhead:
-        overload = with_plan if der_w[0] else without
-        return LookAhead(violations=0, excess_pu=0.0, low=FIRST, high=SECOND, overload=overload)
-
-    findings = _check(look_ahead)
+    findings = _check(lambda der_w, factor: strain_of(2, overload=with_plan if der_w[0] else without))
     assert len(findings) == found
     assert all("beyond their ratings" in finding.text for finding in findings)
