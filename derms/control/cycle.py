@@ -10,11 +10,12 @@ from datetime import datetime
 
 import numpy as np
 
-from derms.domain.arrays import BoolArray, FloatArray
+from derms.domain.arrays import BoolArray, FloatArray, IntArray
 from derms.domain.der import Fleet
 from derms.domain.dispatch import Dispatch
 from derms.domain.forecast import Forecast
 from derms.domain.plan import Plan, PlanSource
+from derms.domain.strain import Strain
 from derms.domain.telemetry import TelemetrySnapshot
 from derms.errors import PlanError
 from derms.optimize.aggregate import VirtualBattery, aggregate, disaggregate
@@ -32,7 +33,7 @@ CURTAIL_MIN_FRAC = 0.01
 """Held-back PV under this share of what is available is solver noise: nobody is limited for it."""
 
 
-EASE_ROUNDS = 4
+EASE_ROUNDS = 8
 """Times that shares are made smaller where they strain the feeder, before a plan is refused."""
 
 
@@ -196,38 +197,58 @@ def _fitting(
     """
     if plan.source is PlanSource.DEFAULTS:
         return _dispatch(plan, given, np.ones(len(given.fleet)), now=now, now_s=now_s, settings=settings)
+    feeder = _Feeder(given, look_ahead)
     caps = np.ones(len(given.fleet))
-    ders = np.array(given.der_rows, dtype=np.intp)
     for _ in range(EASE_ROUNDS):
         dispatch = _dispatch(plan, given, caps, now=now, now_s=now_s, settings=settings)
-        batteries_w, findings = _feeder_findings(dispatch, given, look_ahead)
+        batteries_w, findings = feeder.findings(dispatch)
         if not findings:
             return dispatch
-        powers_w = batteries_w[[finding.point for finding in findings]]
+        ders, powers_w = feeder.ders, batteries_w[[finding.point for finding in findings]]
         caps[ders] = eased(caps[ders], given.fleet.p_rated_w[ders], powers_w, findings)
     wrong.extend(finding.text for finding in findings)
     return None
 
 
-def _feeder_findings(
-    dispatch: Dispatch, given: CycleInput, look_ahead: FeederLookAhead
-) -> tuple[FloatArray, list[FeederFinding]]:
-    """Solve every support point: what is sent lies between two of them. Battery power (points, ders) and findings."""
-    fleet, forecast = given.fleet, given.forecast
-    # The first point is now, in step 0 like the second, which stands in the middle of it.
-    steps = [0, *range(len(dispatch.times_s) - 1)]
-    ders = np.array(given.der_rows, dtype=np.intp)
-    shares_w = np.nan_to_num(dispatch.p_set_w)
-    free_w = np.where(fleet.is_pv[:, None], fleet.p_rated_w[:, None] * forecast.pv_frac[steps][None, :], 0.0)
-    # What nobody here commands goes on as it is measured.
-    steady = fleet.is_undispatched & given.snapshot.good("p_w")
-    free_w[steady] = given.snapshot.p_w[steady, None]
-    limits_w = dispatch.p_limit_w
-    held_w = np.where(np.isfinite(limits_w), np.minimum(free_w, limits_w), free_w)
-    gross_w = forecast.net_load_w + forecast.pv_w
-    factor = np.clip(gross_w[steps] / max(float(gross_w[0]), 1.0), 0.1, 3.0)
-    findings = check_feeder((held_w + shares_w)[ders].T, free_w[ders].T, factor, look_ahead)
-    return shares_w[ders].T, findings
+class _Feeder:
+    """The feeder at the support points of a dispatch: what is sent lies between two of them."""
+
+    def __init__(self, given: CycleInput, look_ahead: FeederLookAhead) -> None:
+        self.ders: IntArray = np.array(given.der_rows, dtype=np.intp)
+        self._given = given
+        self._look_ahead = look_ahead
+        self._bare: dict[int, Strain] = {}
+
+    def findings(self, dispatch: Dispatch) -> tuple[FloatArray, list[FeederFinding]]:
+        """Battery power [W], shape (points, ders), and what the dispatch makes worse."""
+        # The first point is now, in step 0 like the second, which stands in the middle of it.
+        steps = [0, *range(len(dispatch.times_s) - 1)]
+        free_w, factor = self._free_w(steps), self._factor(steps)
+        limits_w = dispatch.p_limit_w[self.ders].T
+        held_w = np.where(np.isfinite(limits_w), np.minimum(free_w, limits_w), free_w)
+        shares_w = np.nan_to_num(dispatch.p_set_w)[self.ders].T
+
+        def without(point: int) -> Strain:
+            if point not in self._bare:
+                self._bare[point] = self._look_ahead(free_w[point], float(factor[point]))
+            return self._bare[point]
+
+        return shares_w, check_feeder(held_w + shares_w, factor, self._look_ahead, without)
+
+    def _free_w(self, steps: list[int]) -> FloatArray:
+        """What the DER do when nobody commands them [W], shape (points, ders)."""
+        fleet, given = self._given.fleet, self._given
+        rated_w, sun = fleet.p_rated_w[self.ders], given.forecast.pv_frac[steps]
+        free_w = np.where(fleet.is_pv[self.ders], np.outer(sun, rated_w), 0.0)
+        # What nobody here commands goes on as it is measured.
+        steady = (fleet.is_undispatched & given.snapshot.good("p_w"))[self.ders]
+        return np.where(steady, given.snapshot.p_w[self.ders], free_w)
+
+    def _factor(self, steps: list[int]) -> FloatArray:
+        """Load against now, shape (points,)."""
+        gross_w = self._given.forecast.net_load_w + self._given.forecast.pv_w
+        factor: FloatArray = np.clip(gross_w[steps] / max(float(gross_w[0]), 1.0), 0.1, 3.0)
+        return factor
 
 
 def _dispatch(

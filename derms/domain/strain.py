@@ -12,7 +12,7 @@ class Strain:
     violations: int
     """Voltage points outside their range."""
     excess_pu: float
-    """Distance outside the range, summed over all points [pu]."""
+    """Distance outside the range that is to be expected, summed over all points [pu]."""
     excess_per_w: FloatArray
     """By how much a further W injected by each DER raises the excess [pu/W], shape (ders,)."""
     overload: float

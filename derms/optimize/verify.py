@@ -21,7 +21,7 @@ TOLERANCE_FRAC = 2e-3
 
 
 EXCESS_TOLERANCE_PU = 0.001
-"""Sum of voltage excess that a plan may add: far below what a voltmeter tells, above what a solver leaves open."""
+"""Sum of expected voltage excess that a plan may add: below what a voltmeter tells, above what a solver leaves open."""
 OVERLOAD_TOLERANCE = 0.02
 """Sum of loading beyond ratings that a plan may add, per unit of a rating."""
 
@@ -86,36 +86,35 @@ def _check_energy(plan: Plan, battery: VirtualBattery) -> list[str]:
 
 
 def check_feeder(
-    with_plan_w: FloatArray,
-    without_w: FloatArray,
-    load_factor: FloatArray,
-    look_ahead: FeederLookAhead,
+    planned_w: FloatArray, load_factor: FloatArray, look_ahead: FeederLookAhead, without: Callable[[int], Strain]
 ) -> list[FeederFinding]:
-    """Solve the feeder at each point given, with and without the plan; what the plan makes worse.
+    """Solve the feeder at each point given; what the plan makes worse than it would be without.
 
     Parameters
     ----------
-    with_plan_w, without_w : FloatArray
+    planned_w : FloatArray
         Power per DER [W], + = injection, shape (points, ders).
     load_factor : FloatArray
         Load at each point against now, shape (points,).
+    without
+        The strain at a point without the plan; asked only where the plan strains the feeder.
     """
     findings = []
     for point, factor in enumerate(load_factor.tolist()):
         try:
-            planned = look_ahead(with_plan_w[point], factor)
-            if planned.violations == 0 and planned.overload == 0.0:
+            planned = look_ahead(planned_w[point], factor)
+            if planned.excess_pu <= EXCESS_TOLERANCE_PU and planned.overload <= OVERLOAD_TOLERANCE:
                 continue
-            bare = look_ahead(without_w[point], factor)
+            bare = without(point)
         except GridError as error:
             text = f"point {point}: the feeder has no solution: {error}"
-            findings.append(FeederFinding(point, text, np.nan, np.zeros(with_plan_w.shape[1])))
+            findings.append(FeederFinding(point, text, np.nan, np.zeros(planned_w.shape[1])))
             continue
         excess_pu, overload = planned.excess_pu - bare.excess_pu, planned.overload - bare.overload
         if excess_pu > EXCESS_TOLERANCE_PU:
             text = (
-                f"point {point}: {planned.violations} nodes outside their voltage range by {planned.excess_pu:.3f} pu"
-                f" in sum; without the plan {bare.violations} by {bare.excess_pu:.3f} pu"
+                f"point {point}: {planned.violations} nodes outside their voltage range, {planned.excess_pu:.3f} pu"
+                f" to be expected in sum; without the plan {bare.violations}, {bare.excess_pu:.3f} pu"
             )
             findings.append(FeederFinding(point, text, excess_pu, planned.excess_per_w))
         if overload > OVERLOAD_TOLERANCE:

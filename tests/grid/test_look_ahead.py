@@ -44,6 +44,7 @@ def state(engine: FeederEngine) -> GridState:
         load_scale=np.full(3, 0.45),
         residual_w=0.0,
         quality=Quality.GOOD,
+        v_sigma_pu=np.full_like(flow.v_pu, 1e-4),
         v_bias_pu=np.zeros_like(flow.v_pu),
         violations=0,
     )

@@ -1,5 +1,7 @@
 """The strain of a feeder and what each DER has to do with it, against differences of whole solutions on IEEE 123."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -19,7 +21,8 @@ FULL_W = np.where(SUN_W > 0.0, 1.4 * RATED_W, RATED_W)
 
 def test_a_feeder_within_its_limits_is_not_strained_and_no_der_counts(engine: FeederEngine, state: GridState) -> None:
     found = strain(engine, state, NOTHING, 1.0)
-    assert (found.violations, found.excess_pu, found.overload) == (0, 0.0, 0.0)
+    assert (found.violations, found.overload) == (0, 0.0)
+    assert found.excess_pu < 1e-9
     assert not found.excess_per_w.any()
     assert not found.overload_per_w.any()
 
@@ -35,19 +38,27 @@ def test_effect_of_each_der_is_that_of_solving_anew_with_a_little_more(
     for row in (0, len(der_w) // 2, len(der_w) - 1):
         step_w = np.where(np.arange(len(der_w)) == row, 50.0, 0.0)
         up, down = (strain(engine, state, der_w + side * step_w, load_factor) for side in (1.0, -1.0))
-        assert up.violations == down.violations == found.violations
         slope = (up.excess_pu - down.excess_pu) / 100.0
         assert found.excess_per_w[row] == pytest.approx(slope, rel=0.02, abs=1e-9)
         slope = (up.overload - down.overload) / 100.0
         assert found.overload_per_w[row] == pytest.approx(slope, rel=0.02, abs=1e-9)
 
 
-def test_sum_of_voltages_outside_their_range_is_that_of_the_solution(engine: FeederEngine, state: GridState) -> None:
-    flow = look_ahead(engine, state, FULL_W, NOTHING, 0.2, regulators_act=False)
-    found = strain(engine, state, FULL_W, 0.2)
+def test_excess_to_be_expected_is_the_mean_over_what_the_voltages_may_be(
+    engine: FeederEngine, state: GridState
+) -> None:
+    """Against chance itself; known well, it is the excess of the solution."""
     layout = engine.layout
-    assert found.violations == np.count_nonzero(layout.violating(flow.v_pu))
-    assert found.excess_pu == pytest.approx(layout.excess_pu(flow.v_pu).sum())
+    v_pu = look_ahead(engine, state, FULL_W, NOTHING, 0.2, regulators_act=False).v_pu
+    known = strain(engine, replace(state, v_sigma_pu=np.zeros_like(v_pu)), FULL_W, 0.2)
+    assert known.violations == np.count_nonzero(layout.violating(v_pu))
+    assert known.excess_pu == pytest.approx(layout.excess_pu(v_pu).sum())
+    sigma_pu = np.full_like(v_pu, 0.01)
+    drawn_pu = v_pu + sigma_pu * np.random.default_rng(1).standard_normal((4000, len(v_pu)))
+    unsure = strain(engine, replace(state, v_sigma_pu=sigma_pu), FULL_W, 0.2)
+    assert unsure.violations == known.violations
+    assert unsure.excess_pu == pytest.approx(layout.excess_pu(drawn_pu).sum(axis=1).mean(), rel=0.01)
+    assert unsure.excess_pu > known.excess_pu
 
 
 def test_without_a_solution_there_is_no_strain(engine: FeederEngine, state: GridState) -> None:
