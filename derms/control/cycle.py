@@ -139,7 +139,7 @@ def _ladder(
     elif (now - last.made_at).total_seconds() > settings.last_good_age_max_s:
         rejected.append(f"{PlanSource.LAST_GOOD}: made at {last.made_at:%H:%M}, too old")
     else:
-        yield shifted(last, given.forecast, plan_id=plan_id, reason=" | ".join(rejected))
+        yield shifted(last, given.forecast, battery, plan_id=plan_id, reason=" | ".join(rejected))
     yield rules(given.forecast, battery, plan_id=plan_id, reason=" | ".join(rejected))
     yield defaults(given.forecast, battery, plan_id=plan_id, reason=" | ".join(rejected))
 
@@ -151,7 +151,7 @@ def _optimized(
     if state.previous is None:
         previous_w = np.zeros_like(forecast.net_load_w)
     else:
-        previous_w = shifted(state.previous, forecast, plan_id=plan_id, reason="").battery_w
+        previous_w = shifted(state.previous, forecast, battery, plan_id=plan_id, reason="").battery_w
     solution = optimizer(
         HorizonInput(
             net_load_w=forecast.net_load_w,

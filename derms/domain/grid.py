@@ -178,6 +178,38 @@ class Topology:
         return "; ".join("switches " + what + ", ".join(names) for what, names in parts if names)
 
 
+@dataclass(frozen=True, slots=True)
+class StateSummary:
+    """What was known of a feeder at one moment, in figures: said of the running service, kept with every decision."""
+
+    feeder: str
+    at: datetime
+    quality: Quality
+    gross_w: float
+    """What customers take [W]."""
+    hidden_w: float
+    """How much of that PV hides which nobody polls [W]."""
+    residual_w: float
+    """Measured minus modelled head power [W]; NaN without a head."""
+    v_sigma_mean_pu: float
+    """Standard deviation of a voltage, over all points that are alive [pu]; NaN where nobody has estimated it."""
+    v_sigma_max_pu: float
+    v_sigma_max_at: str
+    """The point of which least is known."""
+    misfit: float
+    bad: tuple[str, ...]
+    """Measurements that contradict all others and were left out."""
+
+    def __str__(self) -> str:
+        """In words, for people: kW and per cent."""
+        text = (
+            f"feeder {self.quality.name.lower()}: load {self.gross_w / 1e3:.0f} kW, {self.hidden_w / 1e3:.0f} of it"
+            f" masked, voltages to {self.v_sigma_mean_pu:.1%} ({self.v_sigma_max_pu:.1%} at {self.v_sigma_max_at}),"
+            f" misfit {self.misfit:.1f}"
+        )
+        return text + (f", left out: {', '.join(self.bad)}" if self.bad else "")
+
+
 @dataclass(frozen=True)
 class GridState:
     """The estimated state of one feeder."""
@@ -214,3 +246,23 @@ class GridState:
     """Measurements that contradict all others and were left out."""
     misfit: float = 0.0
     """How far measurements are from what the model allows: squared, per measurement; about 1 for a sound model."""
+
+    @property
+    def summary(self) -> StateSummary:
+        """Its figures without its columns."""
+        rows = np.flatnonzero(self.v_sigma_pu > 0.0)  # at a dead point there is nothing to be unsure of
+        sigma_pu = self.v_sigma_pu[rows] if len(rows) else np.array([np.nan])
+        worst = int(np.argmax(sigma_pu))
+        return StateSummary(
+            feeder=self.feeder,
+            at=self.at,
+            quality=self.quality,
+            gross_w=self.gross_w,
+            hidden_w=self.hidden_w,
+            residual_w=self.residual_w,
+            v_sigma_mean_pu=float(sigma_pu.mean()),
+            v_sigma_max_pu=float(sigma_pu[worst]),
+            v_sigma_max_at=self.points[rows[worst]] if len(rows) else "",
+            misfit=self.misfit,
+            bad=self.bad,
+        )

@@ -52,6 +52,10 @@ class Engine(Protocol):
         """Hold regulators and capacitors where they are, or let them act in each solution."""
         ...
 
+    def frozen(self) -> bool:
+        """Whether regulators and capacitors are held where they are."""
+        ...
+
     def set_regulator_target(self, name: str, vreg_v: float) -> None:
         """Set the voltage that a regulator keeps, on the base of its sensor [V]; GridError for NaN or no such one."""
         ...

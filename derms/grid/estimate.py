@@ -2,8 +2,8 @@
 
 A prior (loads allocated to the measured head, DER as they report themselves, hidden PV by nameplate and sun) is moved
 by voltages and head power as far as their own errors let it: a Kalman step around real power-flow solutions. There is a
-state without any voltage sensor, and without a head too. Voltages and flows are observable this way; single loads are
-not: theirs are the most probable ones, and hardly better than the prior.
+state without any voltage sensor, and without a head too: then the level of all loads is one more unknown. Voltages and
+flows are observable this way; single loads are not: theirs are the most probable, and hardly better than the prior.
 
 Regulators that nobody tells act in the model as they would outside; then all stand still, and one that the voltages
 show a step beside where the model has it is moved there, and stays. W and var; DER power + = injection, head power + =
@@ -11,20 +11,29 @@ import.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
 from scipy.special import gammaincc
 
-from derms.domain.arrays import FloatArray, IntArray
+from derms.domain.arrays import BoolArray, FloatArray, IntArray
 from derms.domain.der import DeviceKind
 from derms.domain.grid import FeederPackage, GridState
 from derms.domain.quality import Quality
 from derms.grid.allocation import Allocation
 from derms.grid.engine import Engine, PowerFlow
 from derms.grid.posterior import Update, updated
-from derms.grid.unknowns import Operating, Unknowns, der_sigmas, unknowns
+from derms.grid.unknowns import (
+    LEVELS,
+    TAP_ACTING_SIGMA,
+    TAP_SIGMA,
+    Operating,
+    Unknowns,
+    der_sigmas,
+    level_slopes,
+    unknowns,
+)
 
 ROUNDS = 2
 """Solutions around which the state is moved; the model is nearly linear over what is not known."""
@@ -34,6 +43,8 @@ HEAD_FLOOR_FRAC = 0.1
 """The error of a head is that of this share of the peak at least, per phase a third of it."""
 FACTOR_FLOOR = 0.05
 """A load is never taken for less than this share of its prior."""
+V_DRIFT_PU, V_DRIFT_S = 0.002, 60.0
+"""What a voltage moves in a minute, one standard deviation: clouds, motors; a tap (0.006 pu) now and then."""
 MISFIT_CHANCE_MIN = 1e-4
 """A model that would be so far from its measurements less often than this is not to be trusted."""
 
@@ -53,9 +64,13 @@ class Voltages:
 NO_VOLTAGES = Voltages((), np.zeros(0, dtype=np.intp), np.zeros(0), np.zeros(0))
 
 
-def aged(sigma: FloatArray, age_s: FloatArray, age_max_s: FloatArray) -> FloatArray:
-    """Standard deviations of values that grow old: as they are up to the greatest age, then in proportion to it."""
-    grown: FloatArray = sigma * np.maximum(1.0, age_s / age_max_s)
+def aged(sigma_pu: FloatArray, age_s: FloatArray) -> FloatArray:
+    """Standard deviations [pu] of voltages that were measured some time ago, as voltages now.
+
+    A voltage wanders off from what it was in small steps that do not know of each other, so that variances add up:
+    sigma(t)^2 = sigma^2 + V_DRIFT_PU^2 t / V_DRIFT_S.
+    """
+    grown: FloatArray = np.sqrt(np.square(sigma_pu) + V_DRIFT_PU**2 * age_s / V_DRIFT_S)
     return grown
 
 
@@ -75,13 +90,13 @@ def estimate(
     sun_pu: float = 0.0,
     head_sigma_frac: float | None = None,
 ) -> GridState:
-    """Estimate the state of a feeder.
+    """Estimate the state of a feeder; its controls are free or held afterwards as before.
 
     Parameters
     ----------
     head_w, head_var
-        Measured head power per phase, + = import, shape (3,). Any NaN in it: it is not known, the factors of
-        `previous` stay (1 without it) and the quality is STALE.
+        Measured head power per phase, + = import, shape (3,). Where it is NaN the loads' level is one more unknown,
+        around the factors of `previous` (1 without it), moved as those of the phases that are there.
     der_w, der_var
         DER powers in the package's order, + = injection, shape (ders,). NaN: nobody knows, the quality is SUSPECT.
     previous
@@ -101,41 +116,41 @@ def estimate(
     Returns
     -------
     GridState
-        GOOD only when all DER are known, the allocation meets the head, nothing was left out, and the model is no
-        farther from its measurements than chance allows; else SUSPECT or STALE.
+        GOOD only when head and DER are wholly known, the allocation meets the head, nothing was left out, and the
+        model is no farther from its measurements than chance allows; else SUSPECT, and STALE without any head.
 
     Raises
     ------
     NotConverged
         No power flow with these powers.
     """
-    ders = package.ders
-    rated_va = np.array([der.s_rated_va for der in ders])
-    known = np.isfinite(der_w) & np.isfinite(der_var)
-    der = np.nan_to_num(np.array([der_w, der_var], dtype=np.float64))
-    head = np.array([head_w, head_var], dtype=np.float64)
-    engine.freeze_controls(not regulators_act)
+    der = np.array([der_w, der_var], dtype=np.float64)
     told = {name: tap for name, tap in engine.taps().items() if name in told_regulators}
+    frozen = engine.frozen()
     try:
+        engine.freeze_controls(not regulators_act)
+        head = _head(engine, head_w, head_var)
         allocation = Allocation.of(engine, package, sun_pu)
+        known = allocation.known(head)
         factors = np.ones((2, 3))
         if previous is not None:
             factors = allocation.factors(np.array([previous.load_w, previous.load_var]))
-        engine.set_der(*der)
+        engine.set_der(*np.nan_to_num(der))
         factors, flow, met = allocation.met(engine, factors, head)
+        prior = _prior(package, allocation, factors, der, allocation.unmeasured(known))
+        slopes = level_slopes(engine, prior) if regulators_act and not known[0].all() else {}
         engine.freeze_controls(True)
         engine.set_taps(told)
         flow = engine.solve()
-        sigma = np.array([der_sigmas(rated_va, known), der_sigmas(rated_va, known)])
-        prior = Operating(allocation.gross(factors), allocation.hidden_w, allocation.net(factors), der, sigma)
-        around = unknowns(engine, flow, prior, told_regulators)
+        tap_sigma = TAP_ACTING_SIGMA if regulators_act else TAP_SIGMA
+        around = unknowns(engine, flow, prior, told_regulators, tap_sigma=tap_sigma, slopes=slopes)
         accuracy = _head_sigma_frac(package) if head_sigma_frac is None else head_sigma_frac
         measured = _Measured.of(engine, package, head, voltages, accuracy)
         found = _found(engine, prior, around, measured, flow)
         v_bias_pu = _move_taps(engine, around, found)
     finally:
-        engine.freeze_controls(False)
-    trusted = bool(known.all()) and met and not found.bad and found.chance >= MISFIT_CHANCE_MIN
+        engine.freeze_controls(frozen)
+    trusted = bool(np.isfinite(der).all()) and met and not found.bad and found.chance >= MISFIT_CHANCE_MIN
     return GridState(
         feeder=package.id,
         at=at,
@@ -146,8 +161,8 @@ def estimate(
         load_w=found.powers.net[0],
         load_var=found.powers.net[1],
         load_scale=factors[0],
-        residual_w=float((head - found.head)[0].sum()),
-        quality=_quality(head_known=bool(np.isfinite(head).all()), trusted=trusted),
+        residual_w=float((head - found.head)[0, known[0]].sum()) if known[0].any() else np.nan,
+        quality=_quality(known, trusted=trusted),
         violations=int(np.count_nonzero(engine.layout.violating(found.v_pu))),
         v_sigma_pu=found.v_sigma_pu,
         v_bias_pu=v_bias_pu,
@@ -166,7 +181,7 @@ def _head_sigma_frac(package: FeederPackage) -> float:
 def _move_taps(engine: Engine, around: Unknowns, found: "_Found") -> FloatArray:
     """Put regulators where they most probably are; what is left of voltages that the engine does not have [pu]."""
     taps = engine.taps()
-    left = found.deviation[around.powers :].copy()
+    left = around.beside(found.deviation)
     steps = np.rint(left[: len(around.regulators)]).astype(int).tolist()
     engine.set_taps({name: taps[name] + step for name, step in zip(around.regulators, steps, strict=True) if step})
     moved = engine.taps()  # one at its end goes no farther
@@ -175,10 +190,36 @@ def _move_taps(engine: Engine, around: Unknowns, found: "_Found") -> FloatArray:
     return bias_pu
 
 
-def _quality(*, head_known: bool, trusted: bool) -> Quality:
-    if not head_known:
+def _head(engine: Engine, head_w: FloatArray, head_var: FloatArray) -> FloatArray:
+    """Measured head, shape (2, 3); a phase that the head lacks is known to carry nothing."""
+    head = np.array([head_w, head_var], dtype=np.float64)
+    if np.isnan(head).any():
+        head[:, engine.network().head_rows < 0] = 0.0
+    return head
+
+
+def _prior(
+    package: FeederPackage, allocation: Allocation, factors: FloatArray, der: FloatArray, unmeasured: FloatArray
+) -> Operating:
+    """Allocated loads and what DER report; one that does not answer is taken to rest, and hardly believed to."""
+    rated_va = np.array([binding.s_rated_va for binding in package.ders])
+    known: BoolArray = np.isfinite(der[0]) & np.isfinite(der[1])
+    sigma = der_sigmas(rated_va, known)
+    return Operating(
+        gross=allocation.gross(factors),
+        hidden_w=allocation.hidden_w,
+        net=allocation.net(factors),
+        der=np.nan_to_num(der),
+        der_sigma=np.array([sigma, sigma]),
+        unmeasured=unmeasured,
+    )
+
+
+def _quality(known: BoolArray, *, trusted: bool) -> Quality:
+    """Of a state with what is known of its head, shape (2, 3)."""
+    if not known[0].any():
         return Quality.STALE
-    return Quality.GOOD if trusted else Quality.SUSPECT
+    return Quality.GOOD if trusted and known.all() else Quality.SUSPECT
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,8 +242,10 @@ class _Measured:
         groups = [there] if three_wire else [np.arange(3) == phase for phase in np.flatnonzero(there)]
         takes = np.array([np.concatenate([group, 0 * group]) for group in groups], dtype=np.float64)
         takes = np.concatenate([takes, np.roll(takes, 3, axis=1)])
-        value = takes @ head.ravel()
+        known = np.isfinite(head.ravel())
+        value = takes @ np.where(known, head.ravel(), 0.0)
         apparent_va = np.hypot(*value.reshape(2, -1))
+        value[takes @ ~known > 0.0] = np.nan
         floor_va = HEAD_FLOOR_FRAC * package.peak_w / len(groups)
         head_sigma = head_sigma_frac * np.tile(np.maximum(apparent_va, floor_va), 2)
         phases = ["total"] if three_wire else ["abc"[phase] for phase in np.flatnonzero(there)]
@@ -237,12 +280,10 @@ class _Found:
 def _found(engine: Engine, prior: Operating, around: Unknowns, measured: _Measured, flow: PowerFlow) -> _Found:
     """Move the prior to what is measured, around one solution after the other."""
     jacobian = measured.seen(around.by_points, around.by_head)
-    fixed = slice(around.powers, None)
     deviation = np.zeros(len(around.sigma))
     powers = prior
     for _ in range(ROUNDS):
-        v_pu = flow.v_pu + around.by_points[:, fixed] @ deviation[fixed]
-        head = np.concatenate([flow.head_w, flow.head_var]) + around.by_head[:, fixed] @ deviation[fixed]
+        v_pu, head = _beside(flow, around, deviation)
         innovation = measured.value - measured.seen(v_pu, head) + jacobian @ deviation
         update = updated(jacobian, around.sigma, innovation, measured.sigma)
         deviation = update.deviation
@@ -250,9 +291,15 @@ def _found(engine: Engine, prior: Operating, around: Unknowns, measured: _Measur
         engine.set_loads(*powers.net)
         engine.set_der(*powers.der)
         flow = engine.solve()
-    v_pu = flow.v_pu + around.by_points[:, fixed] @ deviation[fixed]
-    head = np.concatenate([flow.head_w, flow.head_var]) + around.by_head[:, fixed] @ deviation[fixed]
+    v_pu, head = _beside(flow, around, deviation)
     return _judged(powers, v_pu, head, around, measured, update)
+
+
+def _beside(flow: PowerFlow, around: Unknowns, deviation: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Voltages and head power (6,) of a solution, with what of a deviation the engine does not have."""
+    left = around.beside(deviation)
+    head = np.concatenate([flow.head_w, flow.head_var])
+    return flow.v_pu + around.by_points[:, around.powers :] @ left, head + around.by_head[:, around.powers :] @ left
 
 
 def _judged(
@@ -275,11 +322,11 @@ def _judged(
 def _moved(prior: Operating, deviation: FloatArray) -> Operating:
     """The powers that a deviation means; a load keeps its sign, hidden PV is no consumer."""
     loads, ders = len(prior.hidden_w), prior.der.shape[1]
-    size, reactive, hidden, der_w, der_var = np.split(
-        deviation[: 3 * loads + 2 * ders], np.cumsum([loads, loads, loads, ders])
+    size, reactive, hidden, der_w, der_var, level, _ = np.split(
+        deviation, np.cumsum([loads, loads, loads, ders, ders, LEVELS])
     )
-    gross = prior.gross * np.maximum(1.0 + size, FACTOR_FLOOR)
-    gross[1] += reactive
+    gross = prior.gross * np.maximum(1.0 + size + level[0] * prior.unmeasured[0], FACTOR_FLOOR)
+    gross[1] += reactive + level[1] * prior.unmeasured[1] * np.hypot(*prior.gross)
     hidden_w = np.maximum(prior.hidden_w + hidden, 0.0)
     net = gross - np.array([hidden_w, np.zeros(loads)])
-    return Operating(gross, hidden_w, net, prior.der + np.array([der_w, der_var]), prior.der_sigma)
+    return replace(prior, gross=gross, hidden_w=hidden_w, net=net, der=prior.der + np.array([der_w, der_var]))

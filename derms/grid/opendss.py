@@ -131,6 +131,9 @@ class FeederEngine:
         self._set.frozen = frozen
         self._dss.Solution.ControlMode = ControlMode.Off if frozen else ControlMode.Static
 
+    def frozen(self) -> bool:
+        return self._set.frozen
+
     def set_tolerance(self, v_pu: float) -> None:
         self._set.tolerance_pu = self._dss.Solution.Tolerance = v_pu
 

@@ -168,6 +168,10 @@ class ConfinedEngine:
     def freeze_controls(self, frozen: bool) -> None:
         self._put("freeze_controls", frozen)
 
+    def frozen(self) -> bool:
+        frozen: bool = self._call("frozen")
+        return frozen
+
     def set_tolerance(self, v_pu: float) -> None:
         self._put("set_tolerance", v_pu)
 

@@ -17,7 +17,7 @@ import numpy as np
 from derms.domain.der import Device, DeviceKind, Endpoint, Fleet, Link, Transport
 from derms.domain.dispatch import Dispatch
 from derms.domain.forecast import Forecast
-from derms.domain.grid import GridState, SwitchState, Topology
+from derms.domain.grid import GridState, StateSummary, SwitchState, Topology
 from derms.domain.plan import Plan, PlanSource
 from derms.domain.quality import Quality
 from derms.domain.telemetry import TelemetrySnapshot
@@ -39,6 +39,7 @@ _KNOWN: Mapping[str, type[Any]] = {
         Plan,
         PlanSource,
         Quality,
+        StateSummary,
         SwitchState,
         TelemetrySnapshot,
         Topology,

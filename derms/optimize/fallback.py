@@ -11,15 +11,16 @@ from derms.domain.plan import Plan, PlanSource
 from derms.optimize.aggregate import VirtualBattery
 
 
-def shifted(last: Plan, forecast: Forecast, *, plan_id: int, reason: str) -> Plan:
+def shifted(last: Plan, forecast: Forecast, battery: VirtualBattery, *, plan_id: int, reason: str) -> Plan:
     """The last good plan at the steps of a new forecast; beyond its end batteries rest and PV runs free.
 
-    A new step that reaches over two old ones takes the mean of what it covers, so that energy stays what it was.
+    A new step that reaches over two old ones takes the mean of what it covers, so that energy stays what it was. What
+    the batteries cannot do any more, since they hold more or less than that plan expected, is left out.
     """
     offset_s = (forecast.start - last.start).total_seconds()
     edges_s = np.arange(len(forecast.net_load_w) + 1, dtype=np.float64) * forecast.step_s + offset_s
     ends_s = np.arange(len(last.battery_w) + 1, dtype=np.float64) * last.step_s
-    battery_w = _means(edges_s, last.battery_w, ends_s)
+    battery_w, energy_wh = _kept(_means(edges_s, last.battery_w, ends_s), battery, forecast.step_s)
     curtail_w = np.minimum(_means(edges_s, last.curtail_w, ends_s), np.maximum(forecast.pv_w, 0.0))
     return replace(
         last,
@@ -29,7 +30,7 @@ def shifted(last: Plan, forecast: Forecast, *, plan_id: int, reason: str) -> Pla
         step_s=forecast.step_s,
         battery_w=battery_w,
         curtail_w=curtail_w,
-        energy_wh=np.interp(edges_s[1:], ends_s[1:], last.energy_wh),
+        energy_wh=energy_wh,
         net_load_w=forecast.net_load_w - battery_w + curtail_w,
         source=PlanSource.LAST_GOOD,
         reason=reason,
@@ -45,12 +46,17 @@ def _means(edges_s: FloatArray, values: FloatArray, ends_s: FloatArray) -> Float
 
 def rules(forecast: Forecast, battery: VirtualBattery, *, plan_id: int, reason: str) -> Plan:
     """Half of the distance to the forecast's mean, within power and energy: plain, and safe without a solver."""
-    hours = forecast.step_s / 3600.0
-    wanted_w = np.clip(0.5 * (forecast.net_load_w - forecast.net_load_w.mean()), -battery.p_rated_w, battery.p_rated_w)
-    battery_w = np.zeros_like(wanted_w)
-    energy_wh = np.zeros_like(wanted_w)
+    battery_w, energy_wh = _kept(0.5 * (forecast.net_load_w - forecast.net_load_w.mean()), battery, forecast.step_s)
+    return _plan(forecast, battery_w, energy_wh, plan_id, PlanSource.RULES, reason)
+
+
+def _kept(wanted_w: FloatArray, battery: VirtualBattery, step_s: float) -> tuple[FloatArray, FloatArray]:
+    """Powers [W] cut to what a battery can do, and its energy at the end of each step [Wh], both of shape (steps,)."""
+    hours = step_s / 3600.0
+    battery_w = np.clip(wanted_w, -battery.p_rated_w, battery.p_rated_w)
+    energy_wh = np.zeros_like(battery_w)
     stored_wh = battery.energy_wh
-    for step, power_w in enumerate(wanted_w):
+    for step, power_w in enumerate(battery_w):
         out_w = max(0.0, stored_wh - battery.energy_min_wh) * battery.efficiency_frac / hours
         in_w = max(0.0, battery.energy_max_wh - stored_wh) / battery.efficiency_frac / hours
         battery_w[step] = min(max(power_w, -in_w), out_w)
@@ -59,7 +65,7 @@ def rules(forecast: Forecast, battery: VirtualBattery, *, plan_id: int, reason: 
         else:
             stored_wh -= battery_w[step] * battery.efficiency_frac * hours
         energy_wh[step] = stored_wh
-    return _plan(forecast, battery_w, energy_wh, plan_id, PlanSource.RULES, reason)
+    return battery_w, energy_wh
 
 
 def defaults(forecast: Forecast, battery: VirtualBattery, *, plan_id: int, reason: str) -> Plan:

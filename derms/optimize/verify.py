@@ -20,7 +20,7 @@ TOLERANCE_FRAC = 2e-3
 """What solvers may leave open, per unit of rated power or capacity; the guards still clip every setpoint."""
 
 
-EXCESS_TOLERANCE_PU = 0.001
+EXCESS_TOLERANCE_PU = 0.005
 """Sum of expected voltage excess that a plan may add: below what a voltmeter tells, above what a solver leaves open."""
 OVERLOAD_TOLERANCE = 0.02
 """Sum of loading beyond ratings that a plan may add, per unit of a rating."""

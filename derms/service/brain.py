@@ -113,6 +113,11 @@ class Brain:
         self.plans = 0
         self.plans_fallback = 0
 
+    @property
+    def grid(self) -> GridState | None:
+        """The feeder's state as last estimated; None before."""
+        return self._grid
+
     async def estimate(self) -> None:
         """Job: take a snapshot, follow the feeder model to it, record both."""
         snapshot = self._gateway.snapshot()
@@ -207,6 +212,7 @@ class Brain:
             load_w=state.load_w,
             load_var=state.load_var,
             topology=state.topology,
+            known=state.summary,
             rejected=list(decision.rejected),
         )
 
@@ -271,10 +277,9 @@ class Brain:
         return p_w, q_var
 
     def _head(self, snapshot: TelemetrySnapshot, told: ScadaReading) -> tuple[FloatArray, FloatArray]:
-        """Power at the head per phase: of our own meter, else as the utility's system tells it; NaN without either."""
-        good = snapshot.good("p_phase_w")
+        """Power at the head per phase: of our own meter, else as the utility's system tells it; NaN where it is unknown."""
         for row in self._head_rows:
-            if good[row]:
+            if snapshot.quality[row] == Quality.GOOD and np.isfinite(snapshot.p_phase_w[row]).any():
                 return snapshot.p_phase_w[row], snapshot.q_phase_var[row]
         like = self._grid
         head_w = head_phases(told.head(PointKind.HEAD_P), like.head_w if like else np.ones(3))
@@ -309,6 +314,7 @@ class Brain:
             if not good:
                 text += ": its head or some of its DER are not measured, or the model does not meet the head"
                 text += ", or is not what stands outside" * bool(state.topology.doubt)
+                text += f"; left out, for they contradict all others: {', '.join(state.bad)}" if state.bad else ""
             severity = Severity.INFO if good else Severity.WARNING
             self._on_event(Event(state.at, severity, "brain", "feeder-state", text))
 

@@ -347,15 +347,16 @@ async def _status(service: "Service", every_s: float = 60.0) -> None:
 
 
 def status_line(service: "Service") -> str:
-    """Net load, plan, devices and alarms in one line."""
+    """Net load, plan, what is known of the feeder, devices and alarms in one line."""
     brain, snapshot = service.brain, service.gateway.snapshot()
     good = int((snapshot.quality == Quality.GOOD).sum())
     load = f"{brain.net_load_w / 1e3:5.0f} kW" if math.isfinite(brain.net_load_w) else "unknown"
     plan = brain.decision.plan if brain.decision else None
     planned = f"plan {plan.net_load_w[0] / 1e3:5.0f} kW ({plan.source})" if plan else "no plan yet"
+    feeder = str(brain.grid.summary) if brain.grid else "feeder unknown"
     counts = service.gateway.reconciler.counts
     return (
-        f"{snapshot.at.astimezone(service.site.timezone):%H:%M} net load {load}, {planned}, "
+        f"{snapshot.at.astimezone(service.site.timezone):%H:%M} net load {load}, {planned}, {feeder}, "
         f"devices {good}/{len(snapshot.quality)}, writes {counts.writes} ({counts.failed} failed), "
         f"alarms {service.alarms}"
     )

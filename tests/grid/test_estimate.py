@@ -120,9 +120,9 @@ def test_voltage_sensors_bring_the_state_nearer_to_the_truth_and_make_it_surer(b
 def test_stale_sensors_count_less_and_missing_ones_not_at_all(bench: Bench) -> None:
     truth = bench.truth(seed=8)
     fresh = bench.sensors(truth)
-    old = replace(fresh, sigma_pu=aged(fresh.sigma_pu, np.full(14, 1800.0), np.full(14, 60.0)))
+    old = replace(fresh, sigma_pu=aged(fresh.sigma_pu, np.full(14, 900.0)))
     none = replace(fresh, v_pu=np.full(14, np.nan))
-    assert old.sigma_pu == pytest.approx(0.09)
+    assert old.sigma_pu == pytest.approx(np.hypot(0.003, 0.002 * np.sqrt(15.0)))
     sigmas = [bench.estimate(truth, voltages=v).v_sigma_pu.mean() for v in (fresh, old, none, NO_VOLTAGES)]
     assert sigmas[0] < sigmas[1] < sigmas[2]
     assert sigmas[2] == pytest.approx(sigmas[3], rel=1e-3)

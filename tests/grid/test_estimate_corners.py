@@ -10,14 +10,38 @@ import pytest
 from derms.domain.arrays import FloatArray
 from derms.domain.grid import Between, FeederPackage, GridState, InvisiblePv, MeterBinding
 from derms.domain.quality import Quality
+from derms.errors import NotConverged
 from derms.grid.engine import Engine, PowerFlow
 from derms.grid.estimate import NO_VOLTAGES, Voltages, estimate
 from derms.grid.opendss import FeederEngine
 from derms.grid.posterior import updated
+from derms.grid.unknowns import TAP_SIGMA, Operating, level_slopes
 from tests.grid.operating_point import small
 from tests.grid.village import village
 
 AT = datetime(2026, 4, 15, 19, tzinfo=UTC)
+LANE = """\
+New Circuit.lane bus1=source basekv=4.16 pu=1.0
+New Line.head bus1=source.1 bus2=end.1 phases=1 r1=0.3 x1=0.5 r0=0.3 x0=0.5 c1=0 c0=0
+New Load.house bus1=end.1 phases=1 kv=2.4 kw=200 kvar=50
+Set voltagebases=[4.16]
+Calcvoltagebases
+"""
+"""A feeder of one phase."""
+BEHIND = slice(6, 12)
+"""Points of the village behind its regulator."""
+
+
+class Stubborn(FeederEngine):
+    """Has a solution only while its regulator stands at one tap."""
+
+    only_at: int | None = None
+
+    def solve(self) -> PowerFlow:
+        flow = super().solve()
+        if self.only_at is not None and self.taps() != {"reg": self.only_at}:
+            raise NotConverged("village: no finite power flow")
+        return flow
 
 
 def estimated(
@@ -28,6 +52,7 @@ def estimated(
     package: FeederPackage | None = None,
     voltages: Voltages = NO_VOLTAGES,
     sun_pu: float = 0.0,
+    told: tuple[str, ...] = (),
 ) -> GridState:
     """The state from a head and DER without reactive power, regulators where they are or a step beside."""
     return estimate(
@@ -40,6 +65,7 @@ def estimated(
         der_var=0.0 * der_w,
         previous=None,
         voltages=voltages,
+        told_regulators=told,
         regulators_act=False,
         sun_pu=sun_pu,
     )
@@ -51,6 +77,13 @@ def solved(engine: Engine, load: float, der_w: FloatArray) -> PowerFlow:
     engine.set_loads(load * engine.layout.nominal_load_w, load * engine.layout.nominal_load_var)
     engine.set_der(der_w, 0.0 * der_w)
     return engine.solve()
+
+
+def operating(engine: Engine) -> Operating:
+    """The nominal loads, of which no head tells anything."""
+    layout = engine.layout
+    gross, nothing = np.array([layout.nominal_load_w, layout.nominal_load_var]), np.zeros(len(layout.loads))
+    return Operating(gross, nothing, gross, np.zeros((2, 1)), np.zeros((2, 1)), np.ones_like(gross))
 
 
 def every_point(engine: Engine, flow: PowerFlow) -> Voltages:
@@ -76,15 +109,45 @@ def test_one_missing_voltage_among_many_counts_for_nothing(engine: FeederEngine)
     assert states[0].bad == ()
 
 
-def test_one_missing_phase_of_the_head_leaves_the_nominal_loads(engine: FeederEngine) -> None:
+def test_the_step_of_a_regulator_without_a_solution_leaves_taps_and_controls_as_they_were(tmp_path: Path) -> None:
+    engine = Stubborn(replace(village(tmp_path), own=True))
     truth = solved(engine, 0.8, np.zeros(1))
-    head_w = truth.head_w.copy()
-    head_w[1] = np.nan
-    state = estimated(engine, replace(truth, head_w=head_w), np.zeros(1))
-    assert state.quality is Quality.STALE
-    assert state.load_w == pytest.approx(engine.layout.nominal_load_w)
-    assert np.isfinite(state.v_pu).all()
-    assert np.isnan(state.residual_w)
+    engine.freeze_controls(False)
+    engine.set_taps({"reg": -10})
+    engine.only_at = -10
+    with pytest.raises(NotConverged):
+        estimated(engine, truth, np.zeros(1))
+    assert engine.taps() == {"reg": -10}
+    engine.only_at = None
+    engine.solve()
+    assert engine.taps()["reg"] > -10, "the regulator acts again"
+
+
+def test_a_lower_level_without_a_solution_leaves_taps_and_loads_as_they_were(tmp_path: Path) -> None:
+    engine = Stubborn(replace(village(tmp_path), own=True))
+    prior = operating(engine)
+    before = solved(engine, 1.0, np.zeros(1))
+    engine.set_taps({"reg": 3})
+    engine.only_at = 4
+    with pytest.raises(NotConverged):
+        level_slopes(engine, prior)
+    assert engine.taps() == {"reg": 3}
+    engine.only_at = None
+    assert engine.solve().head_w == pytest.approx(before.head_w, rel=0.01)
+
+
+def test_a_phase_that_the_head_lacks_need_not_be_told(tmp_path: Path) -> None:
+    circuit = tmp_path / "lane.dss"
+    circuit.write_text(LANE, encoding="utf8")
+    lane = replace(village(tmp_path), circuit=circuit, sites=(), ders=(), switches=(), regulators=(), capacitors=())
+    engine = FeederEngine(replace(lane, buses=frozenset({"source", "end"}), own=True))
+    truth = solved(engine, 0.7, np.zeros(0))
+    assert truth.head_w.tolist()[1:] == [0.0, 0.0]
+    meter = np.where([True, False, False], [truth.head_w, truth.head_var], np.nan)
+    state = estimated(engine, replace(truth, head_w=meter[0], head_var=meter[1]), np.zeros(0))
+    assert state.quality is Quality.GOOD
+    assert state.head_w == pytest.approx(truth.head_w, rel=0.01)
+    assert np.isfinite(state.residual_w)
 
 
 def test_regulator_at_its_upper_end_goes_no_farther_and_what_is_left_is_kept_beside(engine: FeederEngine) -> None:
@@ -143,12 +206,17 @@ def test_masked_load_of_a_noon_never_makes_gross_load_negative(
 def test_head_is_as_sure_as_the_package_says_its_meter_is(engine: FeederEngine) -> None:
     sun_w = np.array([1e5])
     truth = solved(engine, 0.8, sun_w)
-    sigmas = []
-    for sigma_frac in (0.002, 0.2):
+
+    def sigma_pu(sigma_frac: float, told: tuple[str, ...]) -> float:
         meter = MeterBinding("head", "head-meter", "source", "Line.head", 1, sigma_frac, 60.0)
         package = replace(engine.package, meters=(meter,))
-        sigmas.append(estimated(engine, truth, sun_w, package=package).v_sigma_pu.mean())
-    assert sigmas[0] < 0.8 * sigmas[1]
+        return float(estimated(engine, truth, sun_w, package=package, told=told).v_sigma_pu[BEHIND].mean())
+
+    good, poor = sigma_pu(0.002, ("reg",)), sigma_pu(0.2, ("reg",))
+    assert good < 0.3 * poor
+    # Loads are of constant power: the head does not show at all where the regulator stands.
+    for told, untold in ((good, sigma_pu(0.002, ())), (poor, sigma_pu(0.2, ()))):
+        assert untold == pytest.approx(np.hypot(told, TAP_SIGMA * 0.00625), rel=0.05)
 
 
 def test_exporting_feeder_is_estimated_too(engine: FeederEngine) -> None:
@@ -176,11 +244,15 @@ def test_bad_sensor_between_the_phases_of_a_delta_feeder_is_named(tmp_path: Path
     assert np.abs(state.v_pu - truth.v_pu).max() < 0.002
 
 
-def test_estimate_lets_the_regulators_act_again_afterwards_whatever_happened(engine: FeederEngine) -> None:
-    estimated(engine, solved(engine, 1.0, np.zeros(1)), np.zeros(1))
+@pytest.mark.parametrize("frozen", [False, True])
+def test_estimate_leaves_the_controls_free_or_held_as_it_found_them(engine: FeederEngine, frozen: bool) -> None:
+    truth = solved(engine, 1.0, np.zeros(1))
+    engine.freeze_controls(frozen)
+    estimated(engine, truth, np.zeros(1))
+    assert engine.frozen() is frozen
     engine.set_taps({"reg": -10})
     engine.solve()
-    assert engine.taps()["reg"] > -10
+    assert (engine.taps()["reg"] == -10) is frozen
 
 
 def test_two_measurements_that_contradict_all_others_are_left_out_one_after_the_other() -> None:
