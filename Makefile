@@ -11,7 +11,7 @@ COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --system-certs --univers
 	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check conformance fuzz bench docs lock clean
+.PHONY: help demo test check conformance fuzz infeasible bench docs lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -35,8 +35,11 @@ conformance: $(OK) ## every driver and profile against its simulated device, wit
 fuzz: $(OK) ## N mutated Modbus frames against the transport, judged by a decoder of its own; N=1000000
 	@$(BIN)/python -m tests.fuzz.frames --frames $(N) $(ARGS)
 
-bench: $(OK) ## a benchmark: NAME=field, fleet, isolation, plan, day, linearise, estimate, territory or grid; its last line is one JSON object
-	@test -f "tests/bench/$(NAME).py" || { echo "give NAME, one of:" $(filter-out stage,$(basename $(notdir $(wildcard tests/bench/*.py)))); exit 2; }
+infeasible: $(OK) ## N random measured states to the fleet planner: none without a plan; N=10000
+	@$(BIN)/python -m tests.optimize.states --states $(N) $(ARGS)
+
+bench: $(OK) ## a benchmark: NAME=field, fleet, isolation, plan, scale, value, forecast, day, linearise, estimate, territory or grid; its last line is one JSON object
+	@test -f "tests/bench/$(NAME).py" || { echo "give NAME, one of:" $(filter-out stage value_world value_horizon,$(basename $(notdir $(wildcard tests/bench/*.py)))); exit 2; }
 	@$(ONE_THREAD) $(BIN)/python tests/bench/$(NAME).py $(ARGS)
 
 docs: $(OK) ## docs/site-file.md from the settings in the code

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 
 import cvxpy as cp
 import numpy as np
+from scipy.sparse import csc_array, csr_array, diags_array
 
-from derms.domain.arrays import FloatArray
+from derms.domain.arrays import FloatArray, IntArray
 from derms.domain.settings import PlanWeights
 from derms.errors import PlanError
 from derms.optimize.aggregate import VirtualBattery
@@ -230,3 +231,153 @@ class Horizon:
             iterations=int(statistics.num_iters or 0),
             objective=float(self._problem.value),
         )
+
+
+QUARTER_H = 0.25
+
+_SPREAD_COST = 5e-3
+"""Per pu h at full power, with the square of the share of it that a zone uses: of plans that are equally good, the one
+that has all zones do alike. What it asks of each zone, its stores are then able to do although they differ."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StandardForm:
+    """Minimise x'Px/2 + c'x where Ax = b, Gx <= h, low <= x <= high; what of it belongs to which name."""
+
+    p: csc_array
+    c: FloatArray
+    a: csc_array
+    b: FloatArray
+    g: csc_array
+    h: FloatArray
+    low: FloatArray
+    high: FloatArray
+    columns: dict[str, tuple[slice, tuple[int, ...]]]
+    """Place and shape of each variable; the first index runs fastest."""
+    equations: dict[str, slice]
+    inequalities: dict[str, slice]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FleetShape:
+    """What the fleet problem's matrices are made of; powers in per unit."""
+
+    hours: FloatArray
+    efficiency_frac: FloatArray
+    """Of each zone."""
+    power: FloatArray
+    """Of each zone, > 0."""
+    block: IntArray
+    """Of each zone; the last block is the pool, which has no limits of its own."""
+    blocks: int
+    zone_effect: csr_array
+    """Change of each network row per pu of each zone, shape (rows, zones)."""
+    pv_effect: csr_array
+    """The same of PV in each block, shape (rows, blocks + 1)."""
+
+
+def quarters(hours: FloatArray) -> csr_array:
+    """Means over quarter hours of values that hold over steps, shape (quarters, steps)."""
+    place = ((np.cumsum(hours) - 0.5 * hours) / QUARTER_H).astype(np.intp)
+    count = np.bincount(place, weights=hours)
+    return csr_array((hours / count[place], (place, np.arange(len(hours)))))
+
+
+def ramp_weights(hours: FloatArray) -> FloatArray:
+    """Weight of each step of net load against one of a quarter hour, from the quarter before now on."""
+    return QUARTER_H / (0.5 * (np.concatenate([[QUARTER_H], hours[:-1]]) + hours))
+
+
+def fleet_form(shape: FleetShape, weights: PlanWeights) -> StandardForm:
+    """The problem over all zones, in standard form. Everything that a re-plan changes is a bound, in c, b or h, or an
+    entry of A at a network row; there is no cvxpy parameter, for its dense tensor would not fit (28 GB at 1,000).
+
+    Each limit is the bounds of a variable that may leave them through slack, so the problem always has a solution.
+    """
+    zones, steps = len(shape.block), len(shape.hours)
+    rows = shape.zone_effect.shape[0]
+    member = csr_array((np.ones(zones), (shape.block, np.arange(zones))), shape=(shape.blocks + 1, zones))
+    dt = diags_array(shape.hours, format="csr")
+    before = diags_array(np.ones(steps - 1), offsets=1, shape=(steps, steps), format="csr")
+    found: dict[str, cp.Variable] = {}
+
+    def variable(name: str, *size: int, low: float = -np.inf) -> cp.Variable:
+        found[name] = cp.Variable(size, bounds=[np.full(size, low), np.full(size, np.inf)])
+        return found[name]
+
+    def limited(name: str, *size: int) -> cp.Expression:
+        """A variable within bounds, and slack on both sides."""
+        inside, over = variable(name, *size), variable(f"{name}_over", *size, low=0.0)
+        return inside + over - variable(f"{name}_under", *size, low=0.0)
+
+    charge, discharge = variable("charge", zones, steps, low=0.0), variable("discharge", zones, steps, low=0.0)
+    stored, injected = variable("stored", zones, steps), variable("injected", zones, steps)
+    held = variable("held", shape.blocks + 1, steps, low=0.0)
+    net, fleet = variable("net", steps), variable("fleet", steps)
+    peak, rise = variable("peak"), variable("rise", low=0.0)
+    gain, loss = diags_array(shape.efficiency_frac), diags_array(1.0 / shape.efficiency_frac)
+    equations = {
+        "injected": injected - discharge + charge == 0,
+        "stored": stored - stored @ before - gain @ charge @ dt + loss @ discharge @ dt == 0,
+        "fleet": fleet - cp.sum(injected, axis=0) == 0,
+        "net": net + fleet - cp.sum(held, axis=0) == 0,
+        "reserve": limited("reserve", steps) - fleet == 0,
+        "move": limited("move", steps) - fleet + fleet @ before == 0,
+    }
+    if shape.blocks:
+        equations["flow"] = limited("flow", shape.blocks, steps) + (member @ injected - held)[:-1] == 0
+    if rows:
+        equations["row"] = limited("row", rows, steps) - shape.zone_effect @ injected + shape.pv_effect @ held == 0
+    course = quarters(shape.hours) @ net
+    ended = min(PAST_STEPS, course.shape[0])
+    across = course[:ended] <= rise
+    inequalities = {"peak": net <= peak, "across": across}
+    if course.shape[0] > PAST_STEPS:
+        inequalities["rise"] = course[PAST_STEPS:] - course[:-PAST_STEPS] <= rise
+    steps_cost = cp.multiply(np.sqrt(ramp_weights(shape.hours)), net - net @ before)
+    cost = (
+        weights.peak * peak
+        + weights.ramp_3h * rise
+        + weights.ramp * _RAMP_COST * cp.sum_squares(steps_cost)
+        + weights.throughput * _THROUGHPUT_COST * cp.sum((charge + discharge) @ shape.hours)
+        + weights.curtail * _CURTAIL_COST * cp.sum(held @ shape.hours)
+        + weights.change * _CHANGE_COST * cp.sum(cp.multiply(shape.hours / QUARTER_H, fleet**2))
+        + _SPREAD_COST * cp.sum_squares(cp.multiply(np.sqrt(np.outer(1.0 / shape.power, shape.hours)), injected))
+        - _TERMINAL_VALUE * cp.sum(stored[:, -1])
+    )
+    problem = cp.Problem(cp.Minimize(cost), [*equations.values(), *inequalities.values()])
+    return _standard(problem, found, equations, inequalities)
+
+
+def _standard(
+    problem: cp.Problem,
+    variables: dict[str, cp.Variable],
+    equations: dict[str, cp.Constraint],
+    inequalities: dict[str, cp.Constraint],
+) -> StandardForm:
+    data, _, _ = problem.get_problem_data(cp.PIQP, ignore_dpp=True)
+    made = data["param_prob"]
+    places: dict[int, slice] = {}
+    at = {cp.Zero: 0, cp.NonNeg: 0}
+    for constraint in made.constraints:
+        kind = cp.Zero if isinstance(constraint, cp.Zero) else cp.NonNeg
+        places[constraint.id] = slice(at[kind], at[kind] + constraint.size)
+        at[kind] += constraint.size
+    first = made.var_id_to_col
+    low, high = np.full(len(data["q"]), -np.inf), np.full(len(data["q"]), np.inf)
+    for name, bounds in (("lower_bounds", low), ("upper_bounds", high)):
+        if data[name] is not None:  # as where no variable has one
+            bounds[:] = data[name]
+    return StandardForm(
+        p=csc_array(data["P"]),
+        c=np.asarray(data["q"], dtype=np.float64),
+        a=csc_array(data["A"]),
+        b=np.asarray(data["b"], dtype=np.float64),
+        g=csc_array(data["F"]),
+        h=np.asarray(data["G"], dtype=np.float64),
+        low=low,
+        high=high,
+        columns={name: (slice(first[v.id], first[v.id] + v.size), v.shape) for name, v in variables.items()},
+        equations={name: places[constraint.id] for name, constraint in equations.items()},
+        inequalities={name: places[constraint.id] for name, constraint in inequalities.items()},
+    )

@@ -21,7 +21,7 @@ TOLERANCE_FRAC = 2e-3
 
 
 EXCESS_TOLERANCE_PU = 0.005
-"""Sum of expected voltage excess that a plan may add: below what a voltmeter tells, above what a solver leaves open."""
+"""Sum of expected voltage excess that a plan may add, over all points: what a few voltmeters would not tell."""
 OVERLOAD_TOLERANCE = 0.02
 """Sum of loading beyond ratings that a plan may add, per unit of a rating."""
 

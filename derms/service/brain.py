@@ -277,7 +277,7 @@ class Brain:
         return p_w, q_var
 
     def _head(self, snapshot: TelemetrySnapshot, told: ScadaReading) -> tuple[FloatArray, FloatArray]:
-        """Power at the head per phase: of our own meter, else as the utility's system tells it; NaN where it is unknown."""
+        """Power at the head per phase, of our own meter, else as the utility's system tells it; NaN where unknown."""
         for row in self._head_rows:
             if snapshot.quality[row] == Quality.GOOD and np.isfinite(snapshot.p_phase_w[row]).any():
                 return snapshot.p_phase_w[row], snapshot.q_phase_var[row]

@@ -10,7 +10,7 @@ from derms.domain.grid import GridState
 from derms.errors import NotConverged
 from derms.grid.look_ahead import look_ahead
 from derms.grid.opendss import FeederEngine
-from derms.grid.strain import strain
+from derms.grid.strain import SIGMA_SHARE, strain
 from tests.grid.test_look_ahead import NOTHING, RATED_W, SUN_W, engine, state
 
 __all__ = ["engine", "state"]
@@ -53,8 +53,8 @@ def test_excess_to_be_expected_is_the_mean_over_what_the_voltages_may_be(
     known = strain(engine, replace(state, v_sigma_pu=np.zeros_like(v_pu)), FULL_W, 0.2)
     assert known.violations == np.count_nonzero(layout.violating(v_pu))
     assert known.excess_pu == pytest.approx(layout.excess_pu(v_pu).sum())
-    sigma_pu = np.full_like(v_pu, 0.01)
-    drawn_pu = v_pu + sigma_pu * np.random.default_rng(1).standard_normal((4000, len(v_pu)))
+    sigma_pu = np.full_like(v_pu, 0.02)
+    drawn_pu = v_pu + SIGMA_SHARE * sigma_pu * np.random.default_rng(1).standard_normal((4000, len(v_pu)))
     unsure = strain(engine, replace(state, v_sigma_pu=sigma_pu), FULL_W, 0.2)
     assert unsure.violations == known.violations
     assert unsure.excess_pu == pytest.approx(layout.excess_pu(drawn_pu).sum(axis=1).mean(), rel=0.01)

@@ -34,6 +34,8 @@ LIBRARY_OWNERS: dict[str, str | tuple[str, ...]] = {
     "sqlalchemy": "derms/historian/",
     "apscheduler": "derms/service/cadence.py",
     "pvlib": "derms/forecast/pv.py",
+    "sklearn": "derms/forecast/",
+    "piqp": "derms/optimize/",
     "pymodbus": "drivers/modbus/",
     "matplotlib": ("hil/", "derms/grid/one_line.py"),
 }

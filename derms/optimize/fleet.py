@@ -1,0 +1,193 @@
+"""Planning a whole fleet: system problem and feeders in turn until both agree, then shares for every store.
+
+The system problem starts with all feeders pooled. Each feeder's own limits and network rows are then evaluated at
+what its stores would do; one that is violated is modelled from then on, with zones told apart by its rows. Where the
+stores of a modelled feeder miss a row that their zones keep, the difference is added to the row. The set of what is
+modelled only grows, so the two agree after a few rounds, and the next plan starts where the last ended.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from derms.domain.arrays import FloatArray, IntArray
+from derms.domain.settings import PlanWeights
+from derms.optimize.master import Master, Slack, Solution, feeder_limit, ranked
+from derms.optimize.portfolio import Portfolio
+from derms.optimize.share import Fairness, Shares, share
+from derms.optimize.zones import Zoning, feeder_shares, row_effects, zoning
+
+ROUNDS_MAX = 8
+CORRECTIONS_MAX = 2
+TOLERANCE_FRAC = 1e-3
+"""Of the range between its limits by which a feeder or row may miss one before it is modelled or corrected."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FleetPlan:
+    """A plan over zones, and the shares of every store in its first steps."""
+
+    solution: Solution
+    zones: Zoning
+    shares: Shares
+    feeder_w: FloatArray
+    """Battery power by feeder, shape (feeders, steps): the next plan's `previous_w`, shifted."""
+    held_w: FloatArray
+    """PV held back by feeder, shape (feeders, steps)."""
+    rounds: int
+    agreed: bool
+    """Feeders and system problem: False where corrections did not bring them together."""
+    gave_way: tuple[Slack, ...]
+    """Every limit that is violated in the plan more than without it, or gave way, with its name."""
+
+    @property
+    def promised_w(self) -> FloatArray:
+        """Fleet power in the shared steps, less what stores cannot give, shape (shared,)."""
+        shortfall_w = self.shares.shortfall_w
+        promised: FloatArray = (self.solution.injected_w[:, : shortfall_w.shape[1]] - shortfall_w).sum(axis=0)
+        return promised
+
+
+class FleetPlanner:
+    """Plans again and again for one fleet; what it learned about its feeders stays."""
+
+    def __init__(
+        self,
+        weights: PlanWeights,
+        *,
+        scale_w: float,
+        shared_steps: int,
+        per_feeder: int = 2,
+        fairness: Fairness = Fairness.TIME_TO_GO,
+    ) -> None:
+        self._weights, self._scale_w = weights, scale_w
+        self._shared_steps, self._per_feeder, self._fairness = shared_steps, per_feeder, fairness
+        self._feeders: IntArray = np.zeros(0, dtype=np.intp)
+        self._rows: IntArray = np.zeros(0, dtype=np.intp)
+        self._master: Master | None = None
+
+    def plan(self, portfolio: Portfolio, *, iterations: int = 100) -> FleetPlan:
+        """Plan for what is known now.
+
+        Raises
+        ------
+        PlanError
+            The portfolio is absurd, or the solver has no solution that it calls solved.
+        """
+        given = portfolio.checked()
+        self._model(np.array(sorted(given.desk.hold_w), dtype=np.intp), self._rows, given.rows.feeder)
+        bias = np.zeros((len(self._rows), len(given.hours)))
+        corrections = 0
+        for number in range(1, ROUNDS_MAX + 1):
+            if self._master is None:
+                zones = zoning(given, self._feeders, self._rows, per_feeder=self._per_feeder)
+                self._master = Master(given, zones, self._weights, scale_w=self._scale_w)
+                bias = np.zeros((len(self._rows), len(given.hours)))
+            solution = self._master.solve(given, bias, iterations=iterations)
+            plan = self._spread(given, self._master.zones, solution, number)
+            overloaded, misses, moved = _disagreement(given, plan)
+            if self._model(overloaded, _worst(misses, given.rows.feeder), given.rows.feeder):
+                continue
+            missed = misses[self._rows].max(axis=1, initial=0.0) > 0.0
+            if not missed.any() or corrections == CORRECTIONS_MAX:
+                break
+            corrections += 1
+            # The problem moves rows by what its zones did when it was built, the stores do by what they do now.
+            bias[missed] = (moved[self._rows] - self._master.effects @ solution.injected_w)[missed]
+        agreed = not misses.any() and not len(overloaded)
+        return replace(plan, agreed=agreed, gave_way=_gave_way(given, plan))
+
+    def _model(self, feeders: IntArray, rows: IntArray, row_feeder: IntArray) -> bool:
+        """Model these feeders, and these rows with theirs, from now on; whether that is anything new."""
+        rows = np.union1d(self._rows, rows).astype(np.intp)
+        feeders = np.union1d(np.union1d(self._feeders, feeders), row_feeder[rows]).astype(np.intp)
+        grown = len(feeders) > len(self._feeders) or len(rows) > len(self._rows)
+        if grown:
+            self._feeders, self._rows, self._master = feeders, rows, None
+        return grown
+
+    def _spread(self, given: Portfolio, zones: Zoning, solution: Solution, rounds: int) -> FleetPlan:
+        first = slice(0, self._shared_steps)
+        shares = share(solution.injected_w[:, first], given.devices, zones.zone, given.hours, fairness=self._fairness)
+        feeder_w = feeder_shares(given.devices, zones, len(given.feeders.low_w)) @ solution.injected_w
+        by_feeder = csr_array(
+            (np.ones(len(given.devices)), (given.devices.feeder, np.arange(len(given.devices)))),
+            shape=(len(given.feeders.low_w), len(given.devices)),
+        )
+        feeder_w[:, first] = by_feeder @ shares.power_w
+        return FleetPlan(
+            solution=solution,
+            zones=zones,
+            shares=shares,
+            feeder_w=feeder_w,
+            held_w=_held(given, zones, solution.held_w),
+            rounds=rounds,
+            agreed=False,
+            gave_way=(),
+        )
+
+
+def _held(given: Portfolio, zones: Zoning, held_w: FloatArray) -> FloatArray:
+    """PV held back by feeder: the pool's in proportion to what each of its feeders has."""
+    pv_w = given.feeders.pv_w
+    pooled_w = pv_w.copy()
+    pooled_w[zones.feeders] = 0.0
+    total_w = pooled_w.sum(axis=0)
+    by_feeder: FloatArray = pooled_w * np.divide(held_w[-1], total_w, out=np.zeros_like(total_w), where=total_w > 0.0)
+    by_feeder[zones.feeders] = held_w[:-1]
+    return by_feeder
+
+
+def _values(given: Portfolio, plan: FleetPlan) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Flow of each feeder [W], value of each row, and how far its stores move it: zones, where not yet shared out."""
+    feeders, rows = given.feeders, given.rows
+    flow_w = feeders.net_load_w - plan.feeder_w + plan.held_w
+    shared = plan.shares.power_w.shape[1]
+    moved = row_effects(given, plan.zones, np.arange(len(rows))) @ plan.solution.injected_w
+    moved[:, :shared] = rows.per_w @ plan.shares.power_w
+    value = rows.base + moved - rows.per_pv_w[:, None] * plan.held_w[rows.feeder]
+    return flow_w, value, moved
+
+
+def _disagreement(given: Portfolio, plan: FleetPlan) -> tuple[IntArray, FloatArray, FloatArray]:
+    """Feeders outside their limits, by how many tolerances rows are missed, and how far stores move them, both of shape
+    (rows, steps)."""
+    feeders, rows = given.feeders, given.rows
+    flow_w, value, moved = _values(given, plan)
+    low, high = ranked(feeders.low_w, feeders.high_w, feeders.net_load_w, feeders.rank)
+    range_w = TOLERANCE_FRAC * (feeders.high_w - feeders.low_w)[:, None]
+    outside = ((flow_w > high + range_w) | (flow_w < low - range_w)).any(axis=1)
+    low, high = ranked(rows.low + rows.margin, rows.high - rows.margin, rows.base, rows.rank)
+    tolerance = np.maximum(TOLERANCE_FRAC * (rows.high - rows.low), np.finfo(np.float64).tiny)[:, None]
+    misses = np.maximum(np.maximum(value - high, low - value) - tolerance, 0.0) / tolerance
+    return np.flatnonzero(outside), misses, moved
+
+
+def _worst(misses: FloatArray, feeder: IntArray) -> IntArray:
+    """Of each feeder the row that is missed most: with it, the others are often kept."""
+    most = misses.max(axis=1, initial=0.0)
+    turn = np.lexsort((-most, feeder))
+    first = turn[np.unique(feeder[turn], return_index=True)[1]]
+    worst: IntArray = first[most[first] > 0.0]
+    return worst
+
+
+def _gave_way(given: Portfolio, plan: FleetPlan) -> tuple[Slack, ...]:
+    feeders, rows = given.feeders, given.rows
+    flow_w, value, _ = _values(given, plan)
+    found = list(plan.solution.slacks)
+    known = {slack.limit for slack in found}
+    for names, column, base, low, high in (
+        (tuple(map(feeder_limit, range(len(flow_w)))), flow_w, feeders.net_load_w, feeders.low_w, feeders.high_w),
+        (rows.names, value, rows.base, rows.low, rows.high),
+    ):
+        least, most = np.minimum(low[:, None], base), np.maximum(high[:, None], base)
+        added = np.maximum(np.maximum(column - most, least - column), 0.0)
+        steps = (added > TOLERANCE_FRAC * (high - low)[:, None]).sum(axis=1)
+        found += [
+            Slack(names[row], int(steps[row]), float(added[row].max()))
+            for row in np.flatnonzero(steps)
+            if names[row] not in known
+        ]
+    return tuple(found)

@@ -1,0 +1,194 @@
+"""What a fleet plan is made from: devices, feeders and network rows as columns, and the gate that they pass.
+
+Powers in W, + = injection for devices, + = import for feeders; energy in Wh above empty; steps of unequal length. Any
+value that is missing for a device makes it unavailable; one that is missing or absurd for a feeder is an error.
+"""
+
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from derms.domain.arrays import BoolArray, FloatArray, IntArray
+from derms.errors import PlanError
+
+POWER_MAX_W = 1e11
+"""No feeder and no device reaches 100 GW: beyond it a number is in the wrong unit, or no number."""
+
+DEVICE_MAX_W = 1e9
+HOURS_MAX = 1e3
+"""Hours from full to empty that a store can have: beyond it power and energy are in different units."""
+
+
+EFFICIENCY_UNKNOWN_FRAC = 0.95
+
+
+class Rank(IntEnum):
+    """What a limit asks where it is violated already without the plan."""
+
+    HARD = 0
+    """To be kept, at any price that the objective knows."""
+    NOT_WORSE = 1
+    """Not to be violated further than without the plan."""
+    IGNORED = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Devices:
+    """Stores, a row each; shapes (n,) unless said otherwise."""
+
+    feeder: IntArray
+    charge_max_w: FloatArray
+    """Greatest power taken, >= 0, shape (n, steps), or (n, 1) where it is the same in all; sites narrow it."""
+    discharge_max_w: FloatArray
+    """Greatest power given, likewise."""
+    stored_wh: FloatArray
+    """In the store now."""
+    stored_min_wh: FloatArray
+    stored_max_wh: FloatArray
+    efficiency_frac: FloatArray
+    """One way."""
+    available: BoolArray
+    """May be commanded."""
+
+    def __len__(self) -> int:
+        return len(self.feeder)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Feeders:
+    """Feeders, a row each."""
+
+    net_load_w: FloatArray
+    """Forecast without the plan, shape (feeders, steps)."""
+    pv_w: FloatArray
+    """PV power in it that could be held back, >= 0, shape (feeders, steps)."""
+    low_w: FloatArray
+    """Least flow: minus the reverse power allowed, shape (feeders,)."""
+    high_w: FloatArray
+    """Thermal limit, shape (feeders,)."""
+    rank: IntArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Rows:
+    """Linearised network rows (voltages, currents), each on one feeder; all in the unit of the row."""
+
+    names: tuple[str, ...]
+    feeder: IntArray
+    base: FloatArray
+    """Value with no store moving and no PV held back, shape (rows, steps)."""
+    low: FloatArray
+    high: FloatArray
+    margin: FloatArray
+    """Kept away from both limits."""
+    rank: IntArray
+    per_w: csr_array
+    """Change per W of each store, shape (rows, n)."""
+    per_pv_w: FloatArray
+    """Change per W of the feeder's PV."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Desk:
+    """What the dispatcher asks for, and what the fleet has to keep; returning to schedule is an empty desk."""
+
+    hold_w: dict[int, float] = field(default_factory=dict)
+    """Battery power to be held on a feeder [W, + = injection], over the first `hold_h` hours."""
+    hold_h: float = 1.0
+    emergency: bool = False
+    """Give all that limits allow over the first `hold_h` hours."""
+    reserve_up_w: float = 0.0
+    """Further injection to be possible in every step."""
+    reserve_down_w: float = 0.0
+    ramp_w_per_h: float = np.inf
+    """Greatest change of the fleet's power."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Portfolio:
+    """Everything a fleet plan depends on."""
+
+    hours: FloatArray
+    """Length of each step [h], a whole number of steps to a quarter hour at first, then quarters; shape (steps,)."""
+    devices: Devices
+    feeders: Feeders
+    rows: Rows
+    past_net_w: FloatArray
+    """System net load of the last twelve quarter hours, oldest first."""
+    previous_w: FloatArray
+    """Battery power of the last plan by feeder over the same steps, shape (feeders, steps)."""
+    price: FloatArray
+    """Cost of importing a per-unit hour, in units of the objective, may be negative; shape (steps,)."""
+    desk: Desk = field(default_factory=Desk)
+
+    def checked(self) -> "Portfolio":
+        """The portfolio with devices that are in doubt set aside.
+
+        Raises
+        ------
+        PlanError
+            A column of the system, of a feeder or of a row is not finite, negative where it cannot be, or beyond any
+            plausible size.
+        """
+        for name, column, most in self._columns():
+            if not (np.abs(column) < most).all():
+                raise PlanError(f"no plan: {name} is not finite, or beyond {most:.0e}")
+        if (self.feeders.pv_w < 0.0).any() or not (self.hours > 0.0).all():
+            raise PlanError("no plan: PV power below zero, or a step without length")
+        if (self.feeders.low_w > self.feeders.high_w).any() or (self.rows.low > self.rows.high).any():
+            raise PlanError("no plan: a lower limit is above the upper one")
+        return replace(self, devices=_believed(self.devices))
+
+    def _columns(self) -> tuple[tuple[str, FloatArray, float], ...]:
+        feeders, rows = self.feeders, self.rows
+        desk = np.array([*self.desk.hold_w.values(), self.desk.reserve_up_w, self.desk.reserve_down_w])
+        return (
+            ("length of steps [h]", self.hours, 25.0),
+            ("net load [W]", feeders.net_load_w, POWER_MAX_W),
+            ("PV power [W]", feeders.pv_w, POWER_MAX_W),
+            ("past net load [W]", self.past_net_w, POWER_MAX_W),
+            ("the last plan [W]", self.previous_w, POWER_MAX_W),
+            ("price", self.price, 1e3),
+            ("desk [W]", desk, POWER_MAX_W),
+            ("value of a network row", rows.base, POWER_MAX_W),
+            ("effect on a network row", rows.per_w.data, 1e3),
+            ("effect of PV on a network row", rows.per_pv_w, 1e3),
+            ("margin of a network row", rows.margin, POWER_MAX_W),
+        )
+
+
+def _believed(devices: Devices) -> Devices:
+    """Devices with a number that is missing or absurd neither take nor give, and hold nothing."""
+    power_w = np.maximum(devices.charge_max_w.max(axis=1), devices.discharge_max_w.max(axis=1))
+    least_w = np.minimum(devices.charge_max_w.min(axis=1), devices.discharge_max_w.min(axis=1))
+    room_wh = devices.stored_max_wh - devices.stored_min_wh
+    # Written so that NaN makes each comparison false.
+    plausible = (devices.efficiency_frac > 0.3) & (devices.efficiency_frac <= 1.0)
+    believed = (
+        devices.available
+        & plausible
+        & (least_w >= 0.0)
+        & (power_w > 0.0)
+        & (power_w < DEVICE_MAX_W)
+        & (room_wh > 0.0)
+        & (devices.stored_min_wh >= 0.0)
+        & (devices.stored_max_wh < HOURS_MAX * power_w)
+        & (devices.stored_wh >= -0.5 * devices.stored_max_wh)
+        & (devices.stored_wh <= 1.5 * devices.stored_max_wh)
+    )
+    keep = believed[:, None]
+    return replace(
+        devices,
+        charge_max_w=np.where(keep, devices.charge_max_w, 0.0),
+        discharge_max_w=np.where(keep, devices.discharge_max_w, 0.0),
+        stored_wh=np.where(believed, devices.stored_wh, 0.0),
+        stored_min_wh=np.where(believed, devices.stored_min_wh, 0.0),
+        stored_max_wh=np.where(believed, devices.stored_max_wh, 0.0),
+        efficiency_frac=np.where(plausible, devices.efficiency_frac, EFFICIENCY_UNKNOWN_FRAC),
+        available=believed,
+    )

@@ -1,0 +1,225 @@
+"""What forecasts and horizon win of what could be won: a year in closed loop by the hour, against perfect foresight.
+
+`value_world.py` says what the year is and how it is scored. Each hour is planned when its own demand and PV are known
+and nothing later is. Demand is learned from the years before; PV is known by its rating, the clear sky and the hours
+already seen. Done with exact forecasts, with the product's own, with one of the two exact, and on the band of demand
+instead of its middle. `--labels end` takes the other reading of the demand's labels. The last line is one JSON object;
+its peak and ramp are the greatest of the year.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from zoneinfo import ZoneInfo
+
+import numpy as np
+
+from derms.domain.arrays import FloatArray
+from derms.forecast.demand import DemandModel
+from derms.forecast.features import LEADS_MAX
+from derms.forecast.history import history_of
+from derms.forecast.pv import clear_sky_pu
+from derms.forecast.sun import cloud_memory, pv_ahead
+from tests.bench.value_horizon import ENERGY_MAX_GWH, ENERGY_MIN_GWH, ENERGY_START_GWH, DayPlanner, Today, perfect
+from tests.bench.value_world import (
+    BATTERY_GW,
+    DAY_H,
+    DC_PER_AC,
+    EFFICIENCY,
+    HOUR_S,
+    LATITUDE_DEG,
+    LONGITUDE_DEG,
+    PV_RATED_GW,
+    RAMP_H,
+    Labels,
+    Records,
+    Score,
+    demand_of,
+    records,
+    score,
+    weather_pv_gw,
+    year_start_s,
+)
+
+YEAR = 2023
+ZONE = ZoneInfo("America/Los_Angeles")
+DAYS_AFTER = 1
+"""Plans reach to the end of tomorrow."""
+HOURS_AHEAD = DAY_H * (DAYS_AFTER + 1) - 1
+IDLE_GW = 1e-3
+QUARTERS = 4
+GW = 1e9
+MIDDLE = 1
+"""Of three quantiles, the forecast itself."""
+ONE = np.ones(1)
+BAND = np.array([0.3, 0.4, 0.3])
+"""Weights of the ends and the middle of an 80 % band: three points with the first two moments of a normal."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a year went."""
+
+    net_gw: FloatArray
+    battery_gw: FloatArray
+
+    @property
+    def score(self) -> Score:
+        """See `value_world.score`."""
+        return score(self.net_gw, float(np.abs(self.battery_gw).sum()))
+
+    @property
+    def sign_changes_per_h(self) -> float:
+        """How often charging turns to discharging or back; an idle hour between does not hide it."""
+        busy = self.battery_gw[np.abs(self.battery_gw) > IDLE_GW]
+        return float(np.count_nonzero(np.diff(np.sign(busy))) / self.battery_gw.size)
+
+
+class Battery:
+    """The battery as it is: what a plan asks for within power and energy."""
+
+    def __init__(self) -> None:
+        self.energy_gwh = ENERGY_START_GWH
+
+    def move(self, wanted_gw: float) -> float:
+        """Charge (+) or discharge for an hour; returns what was possible [GW]."""
+        room_gw = (ENERGY_MAX_GWH - self.energy_gwh) / EFFICIENCY
+        left_gw = (self.energy_gwh - ENERGY_MIN_GWH) * EFFICIENCY
+        power_gw = float(np.clip(wanted_gw, -min(BATTERY_GW, left_gw), min(BATTERY_GW, room_gw)))
+        self.energy_gwh += power_gw * EFFICIENCY if power_gw > 0.0 else power_gw / EFFICIENCY
+        return power_gw
+
+
+def closed_loop(net_gw: FloatArray, later_gw: FloatArray, weights: FloatArray) -> Course:
+    """Plan every hour anew and do the first hour of each plan.
+
+    Parameters
+    ----------
+    net_gw : FloatArray
+        Net load without the battery [GW], shape (hours,); known up to the hour that is planned.
+    later_gw : FloatArray
+        What is expected after each hour, shape (hours, HOURS_AHEAD, forecasts).
+    weights : FloatArray
+        Of the forecasts, shape (forecasts,), with sum 1.
+    """
+    planners = [DayPlanner(hour, days_after=DAYS_AFTER, weights=weights) for hour in range(DAY_H)]
+    battery, done_gw = Battery(), np.zeros(net_gw.size)
+    # Before the first hour the net load is taken to have been as in it.
+    course_gw = np.concatenate([np.full(RAMP_H, net_gw[0]), net_gw])
+    peak_gw, ramp_gw = -np.inf, 0.0
+    for hour in range(net_gw.size):
+        if hour % DAY_H == 0:
+            peak_gw, ramp_gw = -np.inf, 0.0
+        planner = planners[hour % DAY_H]
+        expected_gw = np.vstack([np.full(weights.size, net_gw[hour]), later_gw[hour, : planner.hours - 1]]).T
+        today = Today(battery.energy_gwh, course_gw[hour : hour + RAMP_H], peak_gw, ramp_gw)
+        charge_gw, discharge_gw = planner.plan(expected_gw, today)
+        done_gw[hour] = battery.move(charge_gw[0, 0] - discharge_gw[0, 0])
+        now_gw = net_gw[hour] + done_gw[hour]
+        course_gw[hour + RAMP_H] = now_gw
+        peak_gw, ramp_gw = max(peak_gw, now_gw), max(ramp_gw, now_gw - course_gw[hour])
+    return Course(course_gw[RAMP_H:], done_gw)
+
+
+def demand_after(known: Records, year: int, hours: int) -> FloatArray:
+    """Demand after each hour of a year with its band [GW], shape (hours, HOURS_AHEAD, 3); fitted on the years before.
+
+    A forecast begins at the wall-clock hour after the last one known; see `History` for the days with 23 and 25.
+    """
+    history = history_of(known.starts_s + HOUR_S, known.demand_gw * GW, ZONE)
+    starts_s = year_start_s(year) + HOUR_S * np.arange(hours + HOURS_AHEAD + 1, dtype=np.float64)
+    places = history.place(starts_s)
+    model = DemandModel(history, before=int(places[0]))
+    origins = places[1 : hours + 1]
+    load_w = model.predict(history, origins)
+    leads = places[np.arange(hours)[:, None] + np.arange(1, HOURS_AHEAD + 1)] - origins[:, None]
+    wanted_w = np.take_along_axis(load_w, np.clip(leads, 0, LEADS_MAX - 1)[:, :, None], axis=1)
+    return wanted_w / GW
+
+
+def clear_sky_hours_pu(year: int, first: int, last: int) -> FloatArray:
+    """Clear-sky power of the PV in hours of a year, per unit of its rating and limited by its inverters."""
+    quarters_s = year_start_s(year) + HOUR_S / QUARTERS * (np.arange(first * QUARTERS, last * QUARTERS) + 0.5)
+    clear_pu = clear_sky_pu(np.asarray(quarters_s, dtype=np.float64), LATITUDE_DEG, LONGITUDE_DEG)
+    mean_pu: FloatArray = np.minimum(clear_pu, 1.0 / DC_PER_AC).reshape(-1, QUARTERS).mean(axis=1)
+    return mean_pu
+
+
+def pv_after(pv_gw: FloatArray, year: int) -> FloatArray:
+    """PV after each hour of a year as the sky seen until then makes likely [GW], shape (hours, HOURS_AHEAD)."""
+    # A day of which nothing was seen stands in front: forecasts look a day back, and the first have none.
+    seen_pu = np.concatenate([np.full(DAY_H, np.nan), pv_gw / PV_RATED_GW])
+    clear_pu = clear_sky_hours_pu(year, -DAY_H, pv_gw.size + LEADS_MAX)
+    origins = DAY_H + 1 + np.arange(pv_gw.size)
+    found_pu = pv_ahead(cloud_memory(seen_pu, clear_pu[: seen_pu.size]), clear_pu, origins, np.arange(HOURS_AHEAD))
+    return PV_RATED_GW * found_pu[:, :, MIDDLE]
+
+
+def as_it_comes(course_gw: FloatArray) -> FloatArray:
+    """What comes after each hour, shape (hours, HOURS_AHEAD); after the end of the records, the last day again."""
+    extended = np.concatenate([course_gw, *[course_gw[-DAY_H:]] * (DAYS_AFTER + 1)])
+    later_gw: FloatArray = extended[np.arange(course_gw.size)[:, None] + np.arange(1, HOURS_AHEAD + 1)]
+    return later_gw
+
+
+def measure(year: int, labels: Labels) -> dict[str, float]:
+    """Run the year without battery, with perfect foresight and in closed loop on several forecasts."""
+    began_s = time.perf_counter()
+    known = records(labels)
+    demand_gw = demand_of(known, year)
+    pv_gw = weather_pv_gw(year)[: demand_gw.size]
+    net_gw = demand_gw - pv_gw
+    true_demand_gw, true_pv_gw = as_it_comes(demand_gw), as_it_comes(pv_gw)
+    demand_band_gw, own_pv_gw = demand_after(known, year, demand_gw.size), pv_after(pv_gw, year)
+    own_demand_gw = demand_band_gw[:, :, MIDDLE]
+    scores = {"none": score(net_gw, 0.0), "bound": score(*perfect(net_gw))}
+    for name, later_gw in {
+        "exact": true_demand_gw - true_pv_gw,
+        "exact PV": own_demand_gw - true_pv_gw,
+        "exact demand": true_demand_gw - own_pv_gw,
+    }.items():
+        scores[name] = closed_loop(net_gw, later_gw[:, :, None], ONE).score
+    scores["on the band"] = closed_loop(net_gw, demand_band_gw - own_pv_gw[:, :, None], BAND).score
+    run = closed_loop(net_gw, (own_demand_gw - own_pv_gw)[:, :, None], ONE)
+    scores["ours"] = run.score
+    tell(scores)
+    none, bound, ours = scores["none"], scores["bound"], scores["ours"]
+    three = {"none": none, "bound": bound, "ours": ours}
+    return {
+        "captured_share": round(captured_share(scores, "ours"), 4),
+        "captured_share_exact": round(captured_share(scores, "exact"), 4),
+        "regret_pct": round(100.0 * (ours.total / bound.total - 1.0), 2),
+        **{f"score_{name}": round(part.total, 1) for name, part in three.items()},
+        **{f"peak_gw_{name}": round(part.peak, 3) for name, part in three.items()},
+        **{f"ramp3h_gw_{name}": round(part.ramp, 3) for name, part in three.items()},
+        "sign_changes_per_h": round(run.sign_changes_per_h, 4),
+        "wall_s": round(time.perf_counter() - began_s, 1),
+    }
+
+
+def captured_share(scores: Mapping[str, Score], name: str) -> float:
+    """Of what perfect foresight wins over no battery, how much a run won."""
+    none, bound = scores["none"].total, scores["bound"].total
+    return (none - scores[name].total) / (none - bound)
+
+
+def tell(scores: Mapping[str, Score]) -> None:
+    """Print the parts of every score: sums over the days, and what they come to."""
+    print(f"{'':14s}{'score':>8s}{'peaks':>9s}{'ramps':>8s}{'changes':>9s}{'captured':>10s}")
+    for name, part in scores.items():
+        parts = f"{part.total:8.1f}{part.peaks:9.1f}{part.ramps:8.1f}{part.changes:9.1f}"
+        print(f"{name:14s}{parts}{captured_share(scores, name):10.4f}", flush=True)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--labels", choices=("begin", "end"), default="begin", help="what the demand's labels mark")
+    labels: Labels = "end" if parser.parse_args().labels == "end" else "begin"
+    print(json.dumps({"bench": "value", **measure(YEAR, labels)}))
+
+
+if __name__ == "__main__":
+    main()
