@@ -149,10 +149,9 @@ def clear_sky_hours_pu(year: int, first: int, last: int) -> FloatArray:
 
 def pv_after(pv_gw: FloatArray, year: int) -> FloatArray:
     """PV after each hour of a year as the sky seen until then makes likely [GW], shape (hours, HOURS_AHEAD)."""
-    # A day of which nothing was seen stands in front: forecasts look a day back, and the first have none.
-    seen_pu = np.concatenate([np.full(DAY_H, np.nan), pv_gw / PV_RATED_GW])
-    clear_pu = clear_sky_hours_pu(year, -DAY_H, pv_gw.size + LEADS_MAX)
-    origins = DAY_H + 1 + np.arange(pv_gw.size)
+    seen_pu = pv_gw / PV_RATED_GW
+    clear_pu = clear_sky_hours_pu(year, 0, pv_gw.size + LEADS_MAX)
+    origins = 1 + np.arange(pv_gw.size)
     found_pu = pv_ahead(cloud_memory(seen_pu, clear_pu[: seen_pu.size]), clear_pu, origins, np.arange(HOURS_AHEAD))
     return PV_RATED_GW * found_pu[:, :, MIDDLE]
 
