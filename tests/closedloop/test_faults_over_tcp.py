@@ -39,7 +39,7 @@ NOTICED_S = 150.0
 BACK_S = 250.0
 """From healing until a device has been tried again, whatever its back-off, and its values have moved."""
 TICK_S = 5.0
-SPEED = 2000.0
+SPEED = 250.0
 MEMORY_TICKS = 6
 
 
