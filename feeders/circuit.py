@@ -46,6 +46,8 @@ REFERENCES: Mapping[tuple[str, str], str] = {
 """Properties that name another element, and its class; empty where the full name is given."""
 
 
+POSITIVE = ("length", "kv", "basekv", "kva")
+"""Properties that have to be above 0; `kva` only of transformers."""
 NOT_FINITE = re.compile(
     r"(?i)(?<![\w.])[+-]?(nan|inf|infinity|\d+(\.\d*)?e[+]?(309|3[1-9]\d|[4-9]\d\d|\d{4,}))(?![\w.])"
 )
@@ -139,7 +141,7 @@ def read(master: Path, folder: Path | None = None) -> CircuitText:
         script.digest,
     )
     if script.complete:
-        text.problems += [*_lacking(text, master), *_dangling(text, drafts), *_not_finite(text)]
+        text.problems += [*_lacking(text, master), *_dangling(text, drafts), *_not_finite(text), *_not_positive(text)]
     return text
 
 
@@ -216,6 +218,20 @@ def _not_finite(text: CircuitText) -> Iterator[Problem]:
             if NOT_FINITE.search(value) and not name.startswith("bus"):
                 wrong = f"{element.full}: {name.partition('#')[0]}={value} is no finite number"
                 yield element.place.problem(wrong, "give a number")
+
+
+def _not_positive(text: CircuitText) -> Iterator[Problem]:
+    """Sizes below nothing: the engine takes them, and a line of -300 ft feeds power."""
+    for element in text.elements.values():
+        for name, value in element.given.items():
+            plain, size = name.partition("#")[0], _number(value)
+            if (
+                size is not None
+                and size <= 0.0
+                and plain in POSITIVE
+                and (plain != "kva" or element.kind in WINDING_KINDS)
+            ):
+                yield element.place.problem(f"{element.full}: {plain}={value} is not above 0", "give a number above 0")
 
 
 def _dangling(text: CircuitText, drafts: Drafts) -> Iterator[Problem]:

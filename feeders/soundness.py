@@ -31,11 +31,40 @@ def shown(names: tuple[str, ...]) -> str:
 
 
 def _unfed_buses(text: CircuitText, found: Trace, file: str) -> Iterator[Problem]:
-    unfed = tuple(sorted(text.buses - found.fed.keys()))
-    if unfed:
-        count = "a bus is" if len(unfed) == 1 else f"{len(unfed)} buses are"
-        wrong = f"{count} not connected to the source: {shown(unfed)}"
+    """Buses that nothing feeds, part by part; one that a single element names is most often a slip of the pen."""
+    at_bus: dict[str, list[Element]] = {}
+    for element in text.elements.values():
+        for bus in {terminal.bus for terminal in element.terminals if element.enabled}:
+            at_bus.setdefault(bus, []).append(element)
+    left = set(text.buses - found.fed.keys())
+    unnamed: list[str] = []
+    while left:
+        part = _joined(min(left), at_bus) & left
+        left -= part
+        lone = min((bus for bus in part if len(at_bus.get(bus, ())) == 1), default="")
+        if lone:
+            (element,) = at_bus[lone]
+            others = tuple(sorted(part - {lone}))
+            more = f", nor {'is' if len(others) == 1 else 'are'} {shown(others)}" if others else ""
+            wrong = f"{element.full} is at bus {lone}, which is not connected to the source{more}"
+            yield element.place.problem(wrong, "name a bus of the circuit, or join this one to it")
+        else:
+            unnamed += part
+    if unnamed:
+        count = "a bus is" if len(unnamed) == 1 else f"{len(unnamed)} buses are"
+        wrong = f"{count} not connected to the source: {shown(tuple(sorted(unnamed)))}"
         yield Problem(file, "circuit", wrong, "join them by a line, a transformer or a switch that is normally closed")
+
+
+def _joined(bus: str, at_bus: dict[str, list[Element]]) -> set[str]:
+    """All buses that elements join to one, whether they are open or closed."""
+    part, reached = {bus}, [bus]
+    while reached:
+        for element in at_bus.get(reached.pop(), ()):
+            ends = {terminal.bus for terminal in element.terminals} - part if element.kind in JOINING_KINDS else set()
+            part |= ends
+            reached += ends
+    return part
 
 
 def _missing_phases(element: Element, found: Trace) -> Iterator[Problem]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from derms.domain.grid import FeederPackage
+from derms.errors import ConfigError, Problem
 from derms.grid.engine import Engine, PowerFlow
 from derms.grid.open import open_engine
 from derms.ports import FeederSource
@@ -41,16 +42,20 @@ def golden_text(package: FeederPackage) -> str:
 
 
 def deviations(package: FeederPackage, engine: Engine, flow: PowerFlow) -> list[str]:
-    """What differs between a solution of a package's own circuit and its golden file; empty without such a file."""
+    """What differs between a solution of a package's own circuit and its golden file; empty without such a file.
+
+    Raises ConfigError for a file that holds no golden results.
+    """
     path = package.circuit.with_name(GOLDEN)
     if not path.is_file():
         return []
-    known = json.loads(path.read_text(encoding="utf8")).get(package.circuit.name, {})
+    known = _known(path, package.circuit.name)
     found = _results(engine, flow)
     told = [
         f"{name}: {found[name]}, golden {known.get(name)}"
         for name in ("head_kw", "losses_kw")
-        if not np.allclose(known.get(name, np.nan), found[name], rtol=1e-3, atol=0.1)
+        if np.shape(known[name]) != np.shape(found[name])
+        or not np.allclose(known[name], found[name], rtol=1e-3, atol=0.1)
     ]
     if known.get("taps") != found["taps"]:
         told.append(f"taps: {found['taps']}, golden {known.get('taps')}")
@@ -63,6 +68,19 @@ def deviations(package: FeederPackage, engine: Engine, flow: PowerFlow) -> list[
         if apart[worst] > V_TOLERANCE_PU:
             told.append(f"voltage {worst}: {found['v_pu'][worst]} pu, golden {golden_v[worst]} pu")
     return told
+
+
+def _known(path: Path, circuit: str) -> dict[str, Any]:
+    """What a golden file says of a circuit; empty when it says nothing."""
+    try:
+        known: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf8")).get(circuit, {}))
+        for name in ("head_kw", "losses_kw"):
+            known[name] = np.array(known.get(name, np.nan), dtype=np.float64).tolist()
+        known["v_pu"] = {point: float(v) for point, v in known.get("v_pu", {}).items()}
+        return known
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        right = "write it anew with python -m derms.grid.golden, or delete it"
+        raise ConfigError([Problem(path.name, "file", f"no golden results: {error}", right)]) from error
 
 
 def _solved(package: FeederPackage) -> dict[str, Any]:

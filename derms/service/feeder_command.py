@@ -5,6 +5,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from derms.grid.topology import islands
 from derms.service import plugins
 
 OK = 0
+PICTURES = (".png", ".svg", ".pdf")
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -40,17 +42,35 @@ def _parser() -> argparse.ArgumentParser:
         action.add_argument("feeder", metavar="PATH", help="id of a packaged feeder, or a folder with a manifest.toml")
         action.add_argument("--json", action="store_true", help="print for programs: one JSON object")
         action.add_argument(
-            "--load", type=float, default=1.0, metavar="X", help="all loads times this factor (default 1)"
+            "--load", type=_factor, default=1.0, metavar="X", help="all loads times this factor (default 1)"
         )
         action.set_defaults(work=work)
         if name == "show":
-            action.add_argument("-o", "--out", type=Path, metavar="FILE", help="PNG, SVG or PDF (default: ID.png here)")
+            action.add_argument(
+                "-o", "--out", type=_picture, metavar="FILE", help="PNG, SVG or PDF (default: ID.png here)"
+            )
     text = "Write a manifest skeleton beside a bare .dss circuit."
     action = actions.add_parser("import", help="make a manifest skeleton for a bare circuit", description=text)
     action.add_argument("circuit", type=Path, metavar="CIRCUIT.DSS", help="the circuit's master file")
     action.add_argument("--json", action="store_true", help="print for programs: one JSON object")
     action.set_defaults(work=_import)
     return parser
+
+
+def _factor(text: str) -> float:
+    """A factor on all loads, as an argument."""
+    value = float(text)
+    if not (isfinite(value) and value >= 0.0):
+        raise argparse.ArgumentTypeError(f"{text}: give a number from 0 on")
+    return value
+
+
+def _picture(text: str) -> Path:
+    """A picture's file, as an argument."""
+    path = Path(text)
+    if path.suffix.lower() not in PICTURES:
+        raise argparse.ArgumentTypeError(f"{text}: give a file that ends in {', '.join(PICTURES)}")
+    return path
 
 
 def _solved(options: argparse.Namespace) -> tuple[FeederPackage, Engine, PowerFlow]:

@@ -79,11 +79,22 @@ def test_a_tie_that_is_listed_as_closed_makes_the_loop(tmp_path: Path) -> None:
     )
 
 
-def test_buses_that_nothing_feeds_are_told_once(tmp_path: Path) -> None:
-    island = "New Line.island bus1=a bus2=b\nNew Load.lost bus1=b kv=4.16\n"
-    text = f"{island}New Line.out bus1=corner bus2=off\nOpen Line.out 2"
+def test_a_bus_that_one_element_names_is_told_with_it_and_its_line(tmp_path: Path) -> None:
+    told = problem(package(tmp_path, with_lines("New Load.lost bus1=cornor kv=4.16 phases=3")))
+    assert told.startswith("master.dss: line ")
+    assert "load.lost is at bus cornor, which is not connected to the source; name a bus" in told
+
+
+def test_a_part_that_nothing_feeds_is_told_with_the_element_at_its_loose_end(tmp_path: Path) -> None:
+    island = "New Line.island bus1=a bus2=b\nNew Load.lost bus1=b kv=4.16 phases=3"
+    told = problem(package(tmp_path, with_lines(island)))
+    assert "line.island is at bus a, which is not connected to the source, nor is b; " in told
+
+
+def test_buses_behind_an_open_end_are_told_once(tmp_path: Path) -> None:
+    text = "New Line.out bus1=corner bus2=off\nOpen Line.out 2\nNew Load.one bus1=off kv=4.16 phases=3"
     told = problem(package(tmp_path, with_lines(text)))
-    assert told.startswith("master.dss: circuit: 3 buses are not connected to the source: a, b, off; ")
+    assert told.startswith("master.dss: circuit: a bus is not connected to the source: off; join them by")
 
 
 def test_what_is_disabled_is_not_there(tmp_path: Path) -> None:
@@ -162,6 +173,6 @@ def test_everything_is_told_at_once(tmp_path: Path) -> None:
         ("manifest.toml", "[[der]] 1 (roof), p_rated_kw"),
         ("master.dss", "line 17"),
         ("manifest.toml", "file, head_element"),
-        ("master.dss", "circuit"),
+        ("master.dss", "line 19"),
         ("master.dss", "circuit"),
     ]

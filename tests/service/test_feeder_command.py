@@ -89,6 +89,7 @@ def test_import_overwrites_nothing(village: Path, capsys: pytest.CaptureFixture[
         ("master.dss", "New Load.two", "New Load.one bus1=b kw=1\nNew Load.two", ("line 8", "load.one is defined")),
         ("master.dss", "Set Vol", "New Line.ca bus1=c bus2=a linecode=oh\nSet Vol", ("loop", "line.ca", "line.bc")),
         ("master.dss", "kw=900", "kw=nan", ("master.dss: line 7", "load.one", "no finite number")),
+        ("master.dss", "phases=1 kv=7.2 kw", "phases=1 kv=-7.2 kw", ("line 8", "load.two", "kv=-7.2 is not above 0")),
         ("master.dss", "Set Vol", "fileedit x.txt\nSet Vol", ("master.dss: line 13", "'fileedit'")),
         ("master.dss", "irradiance=1", "usermodel=evil.so", ("master.dss: line 12", "loads a library")),
         ("master.dss", "Set Vol", "Redirect ../other.dss\nSet Vol", ("master.dss: line 13", "other.dss lies outside")),
@@ -120,3 +121,30 @@ def test_all_mistakes_are_told_at_once(village: Path, capsys: pytest.CaptureFixt
     path = village / "master.dss"
     path.write_text(VILLAGE.replace("kw=900", "kw=nan").replace("kv=7.2 kw", "kv=2.4 kw"), encoding="utf8")
     assert len(refused(village, capsys)) == 2
+
+
+@pytest.mark.parametrize("text", ["{not json", "[]", '{"master.dss": {"head_kw": ["much"]}}', '{"master.dss": 3}'])
+def test_golden_file_that_cannot_be_read_is_told_and_what_to_do(
+    village: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    (village / "golden.json").write_text(text, encoding="utf8")
+    (told,) = refused(village, capsys)
+    assert "golden.json" in told
+    assert "delete it" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("check", "ieee13", "--load", "nan"), "nan: give a number from 0 on"),
+        (("check", "ieee13", "--load", "-1"), "-1: give a number from 0 on"),
+        (("show", "ieee13", "-o", "x.foo"), "x.foo: give a file that ends in .png, .svg, .pdf"),
+    ],
+)
+def test_argument_that_cannot_be_is_told_as_such(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], told: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["feeder", *arguments])
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err
