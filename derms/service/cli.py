@@ -53,7 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in ONE_THREAD:  # read when the libraries load: small matrices are faster in one thread
         os.environ.setdefault(name, "1")
     try:
-        return _command(arguments)
+        status = _command(arguments)
+        sys.stdout.flush()
+        return status
     except DermsError as error:
         print(f"derms: stopped: {error}", file=sys.stderr)
         return FAILED
@@ -221,6 +223,8 @@ def _import(options: argparse.Namespace) -> int:
         return asyncio.run(work())
     except ConfigError as error:
         return _refuse(error, as_json=options.json, undone="written")
+    except BrokenPipeError:
+        raise
     except OSError as error:
         return _refuse(_unreadable(options.into, error), as_json=options.json, undone="written")
 
@@ -233,6 +237,8 @@ def _feeder(arguments: Sequence[str]) -> int:
     except ConfigError as error:
         undone = "written" if arguments[:1] == ["import"] else "loaded"
         return _refuse(error, as_json="--json" in arguments, undone=undone)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         return _refuse(_unreadable(Path(arguments[-1]), error), as_json="--json" in arguments, undone="written")
 

@@ -1,6 +1,9 @@
 """`derms feeder` as an engineer uses it: import a bare circuit, check it, draw it, and meet every mistake by name."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -148,3 +151,14 @@ def test_argument_that_cannot_be_is_told_as_such(
         main(["feeder", *arguments])
     assert ended.value.code == 2
     assert told in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_early_is_no_mistake_in_a_file() -> None:
+    derms = Path(sys.executable).with_name("derms")
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [str(derms), "feeder", "check", "ieee37"]
+    told = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False, timeout=120.0)
+    os.close(writing)
+    assert told.returncode == 1
+    assert "cannot be looked at" not in told.stderr
