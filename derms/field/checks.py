@@ -191,7 +191,7 @@ def _no_such_frequency_words(e: Evidence, at: int) -> str:
 def _no_triangle(e: Evidence) -> BoolArray | None:
     """More active or reactive than apparent power; where that is 0 it is not told, or smaller than its step."""
     s_va = np.abs(e.now["s_va"])
-    greater = np.fmax(np.abs(e.now["p_w"]), np.abs(e.now["q_var"])) >= APPARENT_FACTOR * s_va
+    greater = np.fmax(np.abs(e.now["p_w"]), np.abs(e.now["q_var"])) / APPARENT_FACTOR >= s_va
     return _any(greater & (s_va > 0.0)) if np.count_nonzero(greater) else None
 
 
