@@ -12,7 +12,6 @@ from derms.forecast.demand import DemandModel, Fit
 from derms.forecast.features import BEFORE, Columns
 from derms.forecast.history import DAY, WEEK, History, history_of
 from derms.forecast.skill import SkillMonitor
-from derms.forecast.sun import CLOUD_TYPICAL, cloud_memory, pv_ahead
 
 ZONE = ZoneInfo("America/Los_Angeles")
 FIRST_S = datetime(2021, 1, 1, 8, tzinfo=UTC).timestamp()
@@ -95,29 +94,6 @@ def test_a_short_history_is_refused_with_what_is_needed() -> None:
 
 def _clear(days: int) -> FloatArray:
     return np.tile(np.clip(np.sin((np.arange(DAY) - 6.0) * np.pi / 12.0), 0.0, None), days)
-
-
-def test_before_any_sun_was_seen_a_fair_day_is_expected() -> None:
-    clear = _clear(4)
-    memory = cloud_memory(np.full(2 * DAY, np.nan), clear[: 2 * DAY])
-    made = pv_ahead(memory, clear, np.array([2 * DAY]), np.arange(48))
-    np.testing.assert_allclose(made[0, :, 1], CLOUD_TYPICAL * clear[2 * DAY :])
-    assert (np.diff(made, axis=-1) >= 0.0).all()
-
-
-def test_clouds_of_this_morning_dim_the_next_hours_more_than_tomorrow_and_use_nothing_later() -> None:
-    clear = _clear(22)
-    pv = 0.9 * clear[: 20 * DAY]
-    pv[19 * DAY + 7 : 19 * DAY + 11] *= 0.3
-    origin = np.array([19 * DAY + 11])
-    made = pv_ahead(cloud_memory(pv, clear[: pv.size]), clear, origin, np.arange(48))[0, :, 1]
-    index = made / np.maximum(clear[origin[0] : origin[0] + 48], 0.05)
-    assert index[0] < 0.65
-    assert index[24] > index[0] + 0.1
-    later = pv.copy()
-    later[origin[0] :] = 0.0
-    again = pv_ahead(cloud_memory(later, clear[: pv.size]), clear, origin, np.arange(48))[0, :, 1]
-    np.testing.assert_array_equal(made, again)
 
 
 def test_a_model_worse_than_persistence_is_demoted_with_a_reason_and_taken_back_when_good_again() -> None:
