@@ -138,6 +138,9 @@ class Portfolio:
         for name, column, most in self._columns():
             if not (np.abs(column) < most).all():
                 raise PlanError(f"no plan: {name} is not finite, or beyond {most:.0e}")
+        rows = self.rows
+        if not all(np.isfinite(told).all() for told in (rows.base, rows.margin, rows.per_w.data, rows.per_pv_w)):
+            raise PlanError("no plan: a network row is not finite")
         if (self.feeders.pv_w < 0.0).any() or not (self.hours > 0.0).all():
             raise PlanError("no plan: PV power below zero, or a step without length")
         if (self.feeders.low_w > self.feeders.high_w).any() or (self.rows.low > self.rows.high).any():

@@ -99,7 +99,7 @@ def _rows(
     watched = np.linspace(SPOTS // 2, SPOTS - 1, ROWS).astype(np.intp)
     feeder = np.repeat(np.arange(feeders), ROWS)
     far = np.tile(watched, feeders)
-    per_w = 0.08 / peak_w[feeder] * 2.0 / SPOTS
+    per_w = 0.08 / np.maximum(peak_w[feeder], 1e3) * 2.0 / SPOTS  # a feeder may be dealt nobody
     mine = np.flatnonzero(place[None, :] == feeder[:, None])
     row, device = np.unravel_index(mine, (len(feeder), ders))
     effect = per_w[row] * (np.minimum(spot[device], far[row]) + 1.0)

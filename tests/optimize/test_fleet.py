@@ -6,7 +6,7 @@ import cvxpy as cp
 import numpy as np
 import piqp
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from derms.domain.arrays import FloatArray
@@ -138,6 +138,7 @@ def test_in_order_the_first_gives_all_before_the_next_gives_any() -> None:
 
 @settings(max_examples=10, deadline=None)
 @given(st.floats(0.0, 0.1), st.integers(0, 50))
+@example(0.0, 45)  # a feeder without anybody
 def test_a_higher_limit_never_makes_the_optimum_worse(more: float, seed: int) -> None:
     portfolio = territory(ders=10, feeders=2, congested=2, seed=seed)
     feeders = portfolio.feeders
@@ -153,6 +154,14 @@ def test_garbage_is_refused_by_the_gate_and_never_a_plan(bad: float, column: str
     values[0, 7] = bad
     with pytest.raises(PlanError, match=r"not finite|below zero"):
         _plan(replace(portfolio, feeders=replace(portfolio.feeders, **{column: values})))
+
+
+def test_a_network_row_without_a_value_is_refused_by_the_gate() -> None:
+    portfolio = _small()
+    per_pv_w = portfolio.rows.per_pv_w.copy()
+    per_pv_w[0] = np.inf
+    with pytest.raises(PlanError, match="a network row is not finite"):
+        _plan(replace(portfolio, rows=replace(portfolio.rows, per_pv_w=per_pv_w)))
 
 
 def test_a_store_with_swapped_units_or_without_a_value_is_left_alone() -> None:
