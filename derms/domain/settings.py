@@ -101,6 +101,8 @@ class PlanWeights:
     throughput: float = number(1, 0, 1e6, "", "weight of energy through batteries")
     curtail: float = number(1, 0, 1e6, "", "weight of PV energy held back")
     change: float = number(1, 0, 1e6, "", "weight of change against the last plan")
+    spread: float = number(1, 0, 1e6, "", "weight of zones that work unlike each other")
+    terminal: float = number(1, 0, 1e6, "", "worth of energy left at the end of the horizon")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import cvxpy as cp
 import numpy as np
-from scipy.sparse import csc_array, csr_array, diags_array
+from scipy.sparse import csc_array, csr_array, diags_array, eye_array, kron
 
 from derms.domain.arrays import FloatArray, IntArray
 from derms.domain.settings import PlanWeights
@@ -150,7 +150,7 @@ class Horizon:
             + weights.curtail * _CURTAIL_COST * dt_h * cp.sum(self._curtail)
             + weights.change * _CHANGE_COST * cp.sum_squares(power - self._previous)
             + _SLACK_PRICE * dt_h * cp.sum(self._slack)
-            - _TERMINAL_VALUE * self._energy[-1]
+            - weights.terminal * _TERMINAL_VALUE * self._energy[-1]
         )
         self._problem = cp.Problem(cp.Minimize(cost), constraints)
 
@@ -233,7 +233,8 @@ class Horizon:
         )
 
 
-QUARTER_H = 0.25
+RISE_H = 3.0
+"""Over which the worst rise is counted."""
 
 _SPREAD_COST = 5e-3
 """Per pu h at full power, with the square of the share of it that a zone uses: of plans that are equally good, the one
@@ -274,18 +275,35 @@ class FleetShape:
     """Change of each network row per pu of each zone, shape (rows, zones)."""
     pv_effect: csr_array
     """The same of PV in each block, shape (rows, blocks + 1)."""
+    period_h: float = 0.25
+    days: int = 1
+
+    @property
+    def lag(self) -> int:
+        """Periods that a rise takes."""
+        return round(RISE_H / self.period_h)
 
 
-def quarters(hours: FloatArray) -> csr_array:
-    """Means over quarter hours of values that hold over steps, shape (quarters, steps)."""
-    place = ((np.cumsum(hours) - 0.5 * hours) / QUARTER_H).astype(np.intp)
+def period_of(hours: FloatArray, period_h: float) -> IntArray:
+    """The period that each step is in, shape (steps,)."""
+    return ((np.cumsum(hours) - 0.5 * hours) / period_h).astype(np.intp)
+
+
+def period_means(hours: FloatArray, period_h: float) -> csr_array:
+    """Means over periods of values that hold over steps, shape (periods, steps)."""
+    place = period_of(hours, period_h)
     count = np.bincount(place, weights=hours)
     return csr_array((hours / count[place], (place, np.arange(len(hours)))))
 
 
-def ramp_weights(hours: FloatArray) -> FloatArray:
-    """Weight of each step of net load against one of a quarter hour, from the quarter before now on."""
-    return QUARTER_H / (0.5 * (np.concatenate([[QUARTER_H], hours[:-1]]) + hours))
+def ramp_weights(hours: FloatArray, period_h: float) -> FloatArray:
+    """Weight of each step of net load against one of a period, from the period before now on."""
+    return period_h / (0.5 * (np.concatenate([[period_h], hours[:-1]]) + hours))
+
+
+def _by_day(days: int, count: int) -> tuple[csr_array, csr_array]:
+    """From values, and from one of each day, to the values of every day: the day runs fastest, (days * count, ...)."""
+    return csr_array(kron(eye_array(count), np.ones((days, 1)))), csr_array(kron(np.ones((count, 1)), eye_array(days)))
 
 
 def fleet_form(shape: FleetShape, weights: PlanWeights) -> StandardForm:
@@ -314,7 +332,7 @@ def fleet_form(shape: FleetShape, weights: PlanWeights) -> StandardForm:
     stored, injected = variable("stored", zones, steps), variable("injected", zones, steps)
     held = variable("held", shape.blocks + 1, steps, low=0.0)
     net, fleet = variable("net", steps), variable("fleet", steps)
-    peak, rise = variable("peak"), variable("rise", low=0.0)
+    peak, rise = variable("peak", shape.days), variable("rise", shape.days, low=0.0)
     gain, loss = diags_array(shape.efficiency_frac), diags_array(1.0 / shape.efficiency_frac)
     equations = {
         "injected": injected - discharge + charge == 0,
@@ -328,25 +346,35 @@ def fleet_form(shape: FleetShape, weights: PlanWeights) -> StandardForm:
         equations["flow"] = limited("flow", shape.blocks, steps) + (member @ injected - held)[:-1] == 0
     if rows:
         equations["row"] = limited("row", rows, steps) - shape.zone_effect @ injected + shape.pv_effect @ held == 0
-    course = quarters(shape.hours) @ net
-    ended = min(PAST_STEPS, course.shape[0])
-    across = course[:ended] <= rise
-    inequalities = {"peak": net <= peak, "across": across}
-    if course.shape[0] > PAST_STEPS:
-        inequalities["rise"] = course[PAST_STEPS:] - course[:-PAST_STEPS] <= rise
-    steps_cost = cp.multiply(np.sqrt(ramp_weights(shape.hours)), net - net @ before)
+    course = period_means(shape.hours, shape.period_h) @ net
+    across = min(shape.lag, course.size)
+    inequalities = {
+        "peak": _below(net, peak),
+        "across": _below(course[:across], rise),
+    }
+    if course.size > across:
+        inequalities["rise"] = _below(course[across:] - course[:-across], rise)
+    steps_cost = cp.multiply(np.sqrt(ramp_weights(shape.hours, shape.period_h)), net - net @ before)
     cost = (
-        weights.peak * peak
-        + weights.ramp_3h * rise
+        weights.peak * cp.sum(peak)
+        + weights.ramp_3h * cp.sum(rise)
         + weights.ramp * _RAMP_COST * cp.sum_squares(steps_cost)
         + weights.throughput * _THROUGHPUT_COST * cp.sum((charge + discharge) @ shape.hours)
         + weights.curtail * _CURTAIL_COST * cp.sum(held @ shape.hours)
-        + weights.change * _CHANGE_COST * cp.sum(cp.multiply(shape.hours / QUARTER_H, fleet**2))
-        + _SPREAD_COST * cp.sum_squares(cp.multiply(np.sqrt(np.outer(1.0 / shape.power, shape.hours)), injected))
-        - _TERMINAL_VALUE * cp.sum(stored[:, -1])
+        + weights.change * _CHANGE_COST * cp.sum(cp.multiply(shape.hours / shape.period_h, fleet**2))
+        + weights.spread
+        * _SPREAD_COST
+        * cp.sum_squares(cp.multiply(np.sqrt(np.outer(1.0 / shape.power, shape.hours)), injected))
+        - weights.terminal * _TERMINAL_VALUE * cp.sum(stored[:, -1])
     )
     problem = cp.Problem(cp.Minimize(cost), [*equations.values(), *inequalities.values()])
     return _standard(problem, found, equations, inequalities)
+
+
+def _below(values: cp.Expression, most: cp.Variable) -> cp.Constraint:
+    """Every value below the variable of every day; a right side far away takes out the days that a value is not in."""
+    of_value, of_day = _by_day(most.size, values.size)
+    return of_value @ values - of_day @ most <= 0
 
 
 def _standard(

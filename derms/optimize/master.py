@@ -19,10 +19,10 @@ from derms.errors import PlanError
 from derms.optimize.horizon import (
     _CHANGE_COST,
     _RAMP_COST,
-    QUARTER_H,
     FleetShape,
     StandardForm,
     fleet_form,
+    period_of,
     ramp_weights,
 )
 from derms.optimize.portfolio import Portfolio, Rank
@@ -37,6 +37,8 @@ BOTH_MAX_FRAC = 1e-4
 SLACK_MIN_PU = 1e-6
 EPS = 1e-6
 NEVER_INFEASIBLE_EPS = 1e-12
+FAR_PU = 1e3
+"""A right side that bounds nothing; infinity would take a row out of PIQP's problem for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,8 @@ class Master:
             blocks=len(zones.feeders),
             zone_effect=csr_array(effects / self._row_unit[:, None]) if count else effects,
             pv_effect=csr_array((per_pv, (np.arange(count), columns)), shape=(count, len(zones.feeders) + 1)),
+            period_h=portfolio.period_h,
+            days=len(portfolio.counted()),
         )
 
     @staticmethod
@@ -195,14 +199,26 @@ class Master:
         self._fill_limits(put, portfolio, bias, first)
 
     def _fill_course(self, put: "_Vectors", portfolio: Portfolio) -> None:
-        past, previous = portfolio.past_net_w / self._scale_w, portfolio.previous_w.sum(axis=0) / self._scale_w
-        place = self._form.inequalities["across"]
-        put.h[place] = past[: place.stop - place.start]
-        pull = np.zeros(len(portfolio.hours))
-        weight = 2.0 * self._weights.ramp * _RAMP_COST * ramp_weights(portfolio.hours)[0]
+        scale, hours, period_h = self._scale_w, portfolio.hours, portfolio.period_h
+        past, previous = portfolio.past_net_w / scale, portfolio.previous_w.sum(axis=0) / scale
+        days = portfolio.counted()
+        has = days.has()
+        # The peak of a day without a step has nothing else to rest on.
+        put.put("peak", low=np.where(has.any(axis=1), days.peak_w / scale, 0.0))
+        put.put("rise", low=np.maximum(days.rise_w / scale, 0.0))
+        elsewhere = np.where(has, 0.0, FAR_PU)
+        put.less("peak", elsewhere)
+        # A period is of the day in which it ends.
+        last = np.flatnonzero(np.diff(period_of(hours, period_h), append=-1))
+        lag = len(past)
+        put.less("across", elsewhere[:, last[:lag]] + past[: len(last)])
+        if len(last) > lag:
+            put.less("rise", elsewhere[:, last[lag:]])
+        pull = np.zeros(len(hours))
+        weight = 2.0 * self._weights.ramp * _RAMP_COST * ramp_weights(hours, period_h)[0]
         pull[0] = -weight * past[-1]
         put.cost("net", pull)
-        put.cost("fleet", -2.0 * self._weights.change * _CHANGE_COST * portfolio.hours / QUARTER_H * previous)
+        put.cost("fleet", -2.0 * self._weights.change * _CHANGE_COST * hours / period_h * previous)
 
     def _fill_fleet(self, put: "_Vectors", portfolio: Portfolio, now: Stores) -> None:
         scale, desk = self._scale_w, portfolio.desk
@@ -323,6 +339,9 @@ class _Vectors:
     def shut(self, name: str, where: BoolArray) -> None:
         """Set upper bounds to zero, shape of the variable."""
         self.high[self._form.columns[name][0]][where.ravel(order="F")] = 0.0
+
+    def less(self, name: str, value: FloatArray) -> None:
+        self.h[self._form.inequalities[name]] = value.ravel(order="F")
 
     def cost(self, name: str, value: FloatArray) -> None:
         place, shape = self._form.columns[name]

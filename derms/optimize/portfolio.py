@@ -110,21 +110,55 @@ class Desk:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Days:
+    """The local days that a plan reaches over: the peak and the worst three-hour rise of each are counted."""
+
+    day: IntArray
+    """Of each step, 0 = today, shape (steps,)."""
+    peak_w: FloatArray
+    """Net load that each day counts at least, since it has been reached already, today or this season (ratchet); -inf
+    for none. Shape (days,)."""
+    rise_w: FloatArray
+    """The same of rises over three hours that end in it, shape (days,)."""
+
+    def __len__(self) -> int:
+        return len(self.peak_w)
+
+    def has(self) -> BoolArray:
+        """Which steps each day has, shape (days, steps)."""
+        found: BoolArray = np.arange(len(self))[:, None] == self.day
+        return found
+
+
+def one_day(steps: int) -> Days:
+    """All steps counted as one day of which nothing has been."""
+    return Days(day=np.zeros(steps, dtype=np.intp), peak_w=np.array([-np.inf]), rise_w=np.array([-np.inf]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Portfolio:
     """Everything a fleet plan depends on."""
 
     hours: FloatArray
-    """Length of each step [h], a whole number of steps to a quarter hour at first, then quarters; shape (steps,)."""
+    """Length of each step [h], a whole number of steps to a period at first, then periods; shape (steps,)."""
     devices: Devices
     feeders: Feeders
     rows: Rows
     past_net_w: FloatArray
-    """System net load of the last twelve quarter hours, oldest first."""
+    """System net load of the last three hours by the period, oldest first."""
     previous_w: FloatArray
     """Battery power of the last plan by feeder over the same steps, shape (feeders, steps)."""
     price: FloatArray
     """Cost of importing a per-unit hour, in units of the objective, may be negative; shape (steps,)."""
     desk: Desk = field(default_factory=Desk)
+    period_h: float = 0.25
+    """Over which means are taken that ramps are counted between [h]; three hours hold a whole number of them."""
+    days: Days | None = None
+    """None: all steps are one day."""
+
+    def counted(self) -> Days:
+        """The days, whether told or not."""
+        return one_day(len(self.hours)) if self.days is None else self.days
 
     def checked(self) -> "Portfolio":
         """The portfolio with devices that are in doubt set aside.
@@ -145,6 +179,9 @@ class Portfolio:
             raise PlanError("no plan: PV power below zero, or a step without length")
         if (self.feeders.low_w > self.feeders.high_w).any() or (self.rows.low > self.rows.high).any():
             raise PlanError("no plan: a lower limit is above the upper one")
+        days = self.counted()
+        if not (days.peak_w < POWER_MAX_W).all() or not (days.rise_w < POWER_MAX_W).all():
+            raise PlanError("no plan: a peak or a rise that has been is no number, or beyond any plausible size")
         return replace(self, devices=_believed(self.devices))
 
     def _columns(self) -> tuple[tuple[str, FloatArray, float], ...]:

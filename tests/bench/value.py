@@ -15,19 +15,26 @@ from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from derms.domain.arrays import FloatArray
+from derms.domain.settings import PlanWeights
 from derms.forecast.demand import DemandModel
 from derms.forecast.features import LEADS_MAX
 from derms.forecast.history import history_of
 from derms.forecast.pv import clear_sky_pu
 from derms.forecast.sun import cloud_memory, pv_ahead
-from tests.bench.value_horizon import ENERGY_MAX_GWH, ENERGY_MIN_GWH, ENERGY_START_GWH, DayPlanner, Today, perfect
+from derms.optimize.fleet import FleetPlanner
+from derms.optimize.portfolio import Days, Devices, Feeders, Portfolio, Rank, Rows
+from tests.bench.value_bound import perfect
 from tests.bench.value_world import (
     BATTERY_GW,
     DAY_H,
     DC_PER_AC,
     EFFICIENCY,
+    ENERGY_MAX_GWH,
+    ENERGY_MIN_GWH,
+    ENERGY_START_GWH,
     HOUR_S,
     LATITUDE_DEG,
     LONGITUDE_DEG,
@@ -45,17 +52,33 @@ from tests.bench.value_world import (
 
 YEAR = 2023
 ZONE = ZoneInfo("America/Los_Angeles")
-DAYS_AFTER = 1
-"""Plans reach to the end of tomorrow."""
-HOURS_AHEAD = DAY_H * (DAYS_AFTER + 1) - 1
+HOURS_AHEAD = 47
+"""Plans reach over 48 hours, of which the first is known."""
+DAYS = 3
+"""That 48 hours can touch."""
+WEIGHTS = PlanWeights(throughput=2.0, change=0.0, spread=0.0, terminal=0.0)
+"""The score, in the horizon's own terms."""
+STORES = 10
+"""The planner takes a single device of a gigawatt for a mistake."""
+FREE_GW = 50.0
+"""A feeder's limit that never binds."""
+NOBODY = np.zeros(0)
+NO_ROWS = Rows(
+    names=(),
+    feeder=np.zeros(0, dtype=np.intp),
+    base=np.zeros((0, HOURS_AHEAD + 1)),
+    low=NOBODY,
+    high=NOBODY,
+    margin=NOBODY,
+    rank=np.zeros(0, dtype=np.intp),
+    per_w=csr_array((0, STORES)),
+    per_pv_w=NOBODY,
+)
 IDLE_GW = 1e-3
 QUARTERS = 4
 GW = 1e9
 MIDDLE = 1
 """Of three quantiles, the forecast itself."""
-ONE = np.ones(1)
-BAND = np.array([0.3, 0.4, 0.3])
-"""Weights of the ends and the middle of an 80 % band: three points with the first two moments of a normal."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +115,39 @@ class Battery:
         return power_gw
 
 
-def closed_loop(net_gw: FloatArray, later_gw: FloatArray, weights: FloatArray) -> Course:
+def portfolio(net_gw: FloatArray, past_gw: FloatArray, stored_gwh: float, days: Days) -> Portfolio:
+    """The battery as equal stores on one feeder without limits: net load of the coming hours and of the last three."""
+    steps, one, each = net_gw.size, np.ones(1), np.full(STORES, GW / STORES)
+    power_w = BATTERY_GW * each[:, None]
+    return Portfolio(
+        hours=np.ones(steps),
+        period_h=1.0,
+        days=days,
+        devices=Devices(
+            feeder=np.zeros(STORES, dtype=np.intp),
+            charge_max_w=power_w,
+            discharge_max_w=power_w,
+            stored_wh=stored_gwh * each,
+            stored_min_wh=ENERGY_MIN_GWH * each,
+            stored_max_wh=ENERGY_MAX_GWH * each,
+            efficiency_frac=np.full(STORES, EFFICIENCY),
+            available=np.ones(STORES, dtype=np.bool_),
+        ),
+        feeders=Feeders(
+            net_load_w=net_gw[None] * GW,
+            pv_w=np.zeros((1, steps)),
+            low_w=-FREE_GW * GW * one,
+            high_w=FREE_GW * GW * one,
+            rank=np.full(1, Rank.HARD.value),
+        ),
+        rows=NO_ROWS,
+        past_net_w=past_gw * GW,
+        previous_w=np.zeros((1, steps)),
+        price=np.zeros(steps),
+    )
+
+
+def closed_loop(net_gw: FloatArray, later_gw: FloatArray) -> Course:
     """Plan every hour anew and do the first hour of each plan.
 
     Parameters
@@ -100,11 +155,9 @@ def closed_loop(net_gw: FloatArray, later_gw: FloatArray, weights: FloatArray) -
     net_gw : FloatArray
         Net load without the battery [GW], shape (hours,); known up to the hour that is planned.
     later_gw : FloatArray
-        What is expected after each hour, shape (hours, HOURS_AHEAD, forecasts).
-    weights : FloatArray
-        Of the forecasts, shape (forecasts,), with sum 1.
+        What is expected after each hour, shape (hours, HOURS_AHEAD).
     """
-    planners = [DayPlanner(hour, days_after=DAYS_AFTER, weights=weights) for hour in range(DAY_H)]
+    planner = FleetPlanner(WEIGHTS, scale_w=GW, shared_steps=1)
     battery, done_gw = Battery(), np.zeros(net_gw.size)
     # Before the first hour the net load is taken to have been as in it.
     course_gw = np.concatenate([np.full(RAMP_H, net_gw[0]), net_gw])
@@ -112,11 +165,16 @@ def closed_loop(net_gw: FloatArray, later_gw: FloatArray, weights: FloatArray) -
     for hour in range(net_gw.size):
         if hour % DAY_H == 0:
             peak_gw, ramp_gw = -np.inf, 0.0
-        planner = planners[hour % DAY_H]
-        expected_gw = np.vstack([np.full(weights.size, net_gw[hour]), later_gw[hour, : planner.hours - 1]]).T
-        today = Today(battery.energy_gwh, course_gw[hour : hour + RAMP_H], peak_gw, ramp_gw)
-        charge_gw, discharge_gw = planner.plan(expected_gw, today)
-        done_gw[hour] = battery.move(charge_gw[0, 0] - discharge_gw[0, 0])
+        day = (hour % DAY_H + np.arange(HOURS_AHEAD + 1)) // DAY_H
+        peaks, rises = np.full(DAYS, -np.inf), np.full(DAYS, -np.inf)
+        peaks[0], rises[0] = peak_gw, ramp_gw
+        given = portfolio(
+            np.concatenate([net_gw[hour : hour + 1], later_gw[hour]]),
+            course_gw[hour : hour + RAMP_H],
+            battery.energy_gwh,
+            Days(day=day, peak_w=peaks * GW, rise_w=rises * GW),
+        )
+        done_gw[hour] = battery.move(-float(planner.plan(given).shares.power_w.sum()) / GW)
         now_gw = net_gw[hour] + done_gw[hour]
         course_gw[hour + RAMP_H] = now_gw
         peak_gw, ramp_gw = max(peak_gw, now_gw), max(ramp_gw, now_gw - course_gw[hour])
@@ -124,7 +182,7 @@ def closed_loop(net_gw: FloatArray, later_gw: FloatArray, weights: FloatArray) -
 
 
 def demand_after(known: Records, year: int, hours: int) -> FloatArray:
-    """Demand after each hour of a year with its band [GW], shape (hours, HOURS_AHEAD, 3); fitted on the years before.
+    """Demand after each hour of a year [GW], shape (hours, HOURS_AHEAD); fitted on the years before.
 
     A forecast begins at the wall-clock hour after the last one known; see `History` for the days with 23 and 25.
     """
@@ -135,7 +193,7 @@ def demand_after(known: Records, year: int, hours: int) -> FloatArray:
     origins = places[1 : hours + 1]
     load_w = model.predict(history, origins)
     leads = places[np.arange(hours)[:, None] + np.arange(1, HOURS_AHEAD + 1)] - origins[:, None]
-    wanted_w = np.take_along_axis(load_w, np.clip(leads, 0, LEADS_MAX - 1)[:, :, None], axis=1)
+    wanted_w = np.take_along_axis(load_w[:, :, MIDDLE], np.clip(leads, 0, LEADS_MAX - 1), axis=1)
     return wanted_w / GW
 
 
@@ -158,7 +216,7 @@ def pv_after(pv_gw: FloatArray, year: int) -> FloatArray:
 
 def as_it_comes(course_gw: FloatArray) -> FloatArray:
     """What comes after each hour, shape (hours, HOURS_AHEAD); after the end of the records, the last day again."""
-    extended = np.concatenate([course_gw, *[course_gw[-DAY_H:]] * (DAYS_AFTER + 1)])
+    extended = np.concatenate([course_gw, *[course_gw[-DAY_H:]] * (DAYS - 1)])
     later_gw: FloatArray = extended[np.arange(course_gw.size)[:, None] + np.arange(1, HOURS_AHEAD + 1)]
     return later_gw
 
@@ -171,17 +229,15 @@ def measure(year: int, labels: Labels) -> dict[str, float]:
     pv_gw = weather_pv_gw(year)[: demand_gw.size]
     net_gw = demand_gw - pv_gw
     true_demand_gw, true_pv_gw = as_it_comes(demand_gw), as_it_comes(pv_gw)
-    demand_band_gw, own_pv_gw = demand_after(known, year, demand_gw.size), pv_after(pv_gw, year)
-    own_demand_gw = demand_band_gw[:, :, MIDDLE]
+    own_demand_gw, own_pv_gw = demand_after(known, year, demand_gw.size), pv_after(pv_gw, year)
     scores = {"none": score(net_gw, 0.0), "bound": score(*perfect(net_gw))}
     for name, later_gw in {
         "exact": true_demand_gw - true_pv_gw,
         "exact PV": own_demand_gw - true_pv_gw,
         "exact demand": true_demand_gw - own_pv_gw,
     }.items():
-        scores[name] = closed_loop(net_gw, later_gw[:, :, None], ONE).score
-    scores["on the band"] = closed_loop(net_gw, demand_band_gw - own_pv_gw[:, :, None], BAND).score
-    run = closed_loop(net_gw, (own_demand_gw - own_pv_gw)[:, :, None], ONE)
+        scores[name] = closed_loop(net_gw, later_gw).score
+    run = closed_loop(net_gw, own_demand_gw - own_pv_gw)
     scores["ours"] = run.score
     tell(scores)
     none, bound, ours = scores["none"], scores["bound"], scores["ours"]
