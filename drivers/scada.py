@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from derms.domain.der import Endpoint
 from derms.domain.mode import Mode
-from derms.domain.plan import PlanSource
+from derms.domain.plan import PlanSource, even_steps
 from derms.domain.scada import Publication, RegisterPlace, Sample, ScadaPoint, modbus_place
 from derms.errors import DeviceRefused, FieldError, ScadaError
 from derms.ports import FieldOptions
@@ -159,7 +159,8 @@ class ModbusOutlet:
 def packed(publication: Publication) -> bytes:
     """The block between its counters, as far as there are steps."""
     plan = publication.plan
-    steps = min(len(plan.net_load_w), STEPS_MAX)
+    step_s, net_w, battery_w = even_steps(plan)
+    steps = min(len(net_w), STEPS_MAX)
     times = (plan.start, publication.valid_until, publication.published_at)
     head = HEAD.pack(
         VERSION,
@@ -169,10 +170,10 @@ def packed(publication: Publication) -> bytes:
         steps,
         plan.id & 0xFFFFFFFF,
         *(int(at.timestamp()) for at in times),
-        round(plan.step_s),
+        round(step_s),
         0,
     )
-    powers = zip(plan.net_load_w[:steps].tolist(), plan.battery_w[:steps].tolist(), strict=True)
+    powers = zip(net_w[:steps].tolist(), battery_w[:steps].tolist(), strict=True)
     return head + b"".join(struct.pack(">ff", *step) for step in powers)
 
 

@@ -26,7 +26,6 @@ from zoneinfo import ZoneInfo
 from derms.domain.alarm import Event
 from derms.domain.quality import Quality
 from derms.errors import DermsError
-from derms.optimize.horizon import SolverLimits
 from derms.service import plugins
 from derms.service.app import Service, Surroundings
 from derms.service.cadence import run_on_clock
@@ -184,7 +183,7 @@ def managed_day(options: Options) -> Run:
     if options.fast:
 
         async def simulated(loop: SimulatedLoop) -> Run:
-            run = await day(options, executor=None, limits=SolverLimits())
+            run = await day(options, executor=None)
             run.trace_hash = loop.network.trace_hash
             return run
 
@@ -193,10 +192,10 @@ def managed_day(options: Options) -> Run:
         ThreadPoolExecutor(1, "engine") as executor,
         asyncio.Runner(loop_factory=partial(PacedLoop, options.speed)) as runner,
     ):
-        return runner.run(day(options, executor=executor, limits=SolverLimits()))
+        return runner.run(day(options, executor=executor))
 
 
-async def day(options: Options, *, executor: Executor | None, limits: SolverLimits) -> Run:
+async def day(options: Options, *, executor: Executor | None) -> Run:
     """Serve the world, run the service on it for the hours asked for, stop both."""
     loop = asyncio.get_running_loop()
     clock = LoopClock(loop, options.start)
@@ -210,7 +209,6 @@ async def day(options: Options, *, executor: Executor | None, limits: SolverLimi
         runner=lambda jobs: run_on_clock(jobs, clock),
         chance=random.Random(options.seed),
         executor=executor,
-        limits=limits,
     )
     service = Service(site, around, drivers=plugins.drivers(), on_event=_shown(options))
     run = Run(service, world.truth, world.tap.violations, None)
@@ -275,7 +273,7 @@ async def _watch(run: Run, options: Options, clock: LoopClock) -> None:
             if decision is not None and decision.plan.id != seen:
                 plan = decision.plan
                 seen = plan.id
-                middle = plan.start + timedelta(seconds=plan.step_s / 2.0)
+                middle = plan.start + timedelta(hours=float(plan.hours[0]) / 2.0)
                 run.planned_w.append(((middle - options.start) / timedelta(hours=1), float(plan.net_load_w[0])))
             part = minute * MINUTE_S / (options.hours * 3600.0)
             if not options.headless:

@@ -7,9 +7,11 @@ the verifier finds nothing wrong with it.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
+from zoneinfo import ZoneInfo
 
 import numpy as np
 
+from derms.control.compose import PlanTerms, batteries, compose
 from derms.domain.arrays import BoolArray, FloatArray, IntArray
 from derms.domain.der import Fleet
 from derms.domain.dispatch import Dispatch
@@ -17,10 +19,12 @@ from derms.domain.forecast import Forecast
 from derms.domain.plan import Plan, PlanSource
 from derms.domain.strain import Strain
 from derms.domain.telemetry import TelemetrySnapshot
-from derms.errors import PlanError
-from derms.optimize.aggregate import VirtualBattery, aggregate, disaggregate
+from derms.errors import GridError, PlanError
+from derms.optimize.aggregate import VirtualBattery, aggregate
 from derms.optimize.fallback import defaults, rules, shifted
-from derms.optimize.horizon import PAST_STEPS, HorizonInput, HorizonOutput
+from derms.optimize.fleet import FleetPlan
+from derms.optimize.portfolio import Devices, Portfolio
+from derms.optimize.share import share
 from derms.optimize.verify import (
     FeederFinding,
     FeederLookAhead,
@@ -28,10 +32,10 @@ from derms.optimize.verify import (
     check_numbers,
     eased,
 )
+from derms.optimize.verify_fleet import check_shares
 
 CURTAIL_MIN_FRAC = 0.01
 """Held-back PV under this share of what is available is solver noise: nobody is limited for it."""
-
 
 EASE_ROUNDS = 8
 """Times that shares are made smaller where they strain the feeder, before a plan is refused."""
@@ -48,13 +52,15 @@ class ControlState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CycleSettings:
-    """Bounds of the cycle."""
+    """Bounds of the cycle, and what plans are asked for."""
 
-    dispatch_steps: int
-    """Plan steps that are shared out to devices."""
+    shared_h: float
+    """Plan steps that end within this time are shared out to devices."""
     validity_s: float
     """Life of a dispatch that no newer one replaces [s]."""
     last_good_age_max_s: float
+    timezone: ZoneInfo
+    terms: PlanTerms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +73,7 @@ class CycleInput:
     snapshot: TelemetrySnapshot
     forecast: Forecast
     past_net_w: FloatArray
-    """Means of the last quarter hours [W], oldest first, shape (PAST_STEPS,)."""
+    """Means of system net load over the last periods [W], oldest first, three hours at least, shape (k,)."""
     der_rows: tuple[int, ...]
     """Row in the fleet of each DER of the feeder model."""
 
@@ -81,9 +87,37 @@ class Decision:
     state: ControlState
     rejected: tuple[str, ...]
     """Why each higher rung was not used."""
+    portfolio: Portfolio
+    fleet_plan: FleetPlan | None
+    """None on the rungs below the optimizer."""
+    caps: FloatArray
+    """Share of its rating that the look-ahead left each device, shape (n,)."""
+    contingency: str = ""
+    """What would be worse than without the plan if all control were lost; empty when nothing would."""
 
 
-Optimizer = Callable[[HorizonInput], HorizonOutput]
+Optimizer = Callable[[Portfolio], FleetPlan]
+
+ControlLost = Callable[[FloatArray, FloatArray, float], int]
+"""Voltages and ratings beyond their limits when every device reverts at once: powers with the plan, for which the
+regulators have acted, and those that devices fall back to [W], each of shape (ders,), and the load against now."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rung:
+    """A plan, and the powers of its first steps by groups of batteries that share them."""
+
+    plan: Plan
+    group_w: FloatArray
+    """Shape (groups, shared steps)."""
+    group: IntArray
+    """Of each battery."""
+    fleet_plan: FleetPlan | None = None
+
+
+def shared_steps(hours: FloatArray, within_h: float) -> int:
+    """How many of the first steps end within a time; one at least."""
+    return max(1, int(np.count_nonzero(np.cumsum(hours) <= within_h + 1e-9)))
 
 
 def decide(
@@ -95,6 +129,7 @@ def decide(
     optimizer: Optimizer,
     look_ahead: FeederLookAhead,
     settings: CycleSettings,
+    control_lost: ControlLost | None = None,
 ) -> Decision:
     """Plan, disaggregate and verify; fall down the ladder until a rung passes.
 
@@ -105,32 +140,58 @@ def decide(
     given = replace(given, fleet=given.fleet.derated(snapshot.p_rated_w, snapshot.energy_wh))
     battery = aggregate(given.fleet, snapshot.soc_frac, given.available)
     plan_id = state.plan_id + 1
+    portfolio = _portfolio(state, given, battery, settings)
     rejected: list[str] = []
-    for plan in _ladder(state, given, battery, plan_id, now, optimizer, settings, rejected):
-        last = plan.source is PlanSource.DEFAULTS
-        wrong = [] if last else check_numbers(plan, battery, given.forecast.pv_w, given.forecast.net_load_w)
-        dispatch = None if wrong else _fitting(plan, given, now, now_s, look_ahead, settings, wrong)
-        if dispatch is None:
+    for rung in _ladder(state, given, battery, portfolio, plan_id, now, optimizer, settings, rejected):
+        plan = rung.plan
+        wrong = [] if plan.source is PlanSource.DEFAULTS else _wrong(rung, portfolio, battery, given.forecast)
+        fitting = None if wrong else _fitting(rung, given, portfolio, now, now_s, look_ahead, settings, wrong)
+        if fitting is None:
             rejected.append(f"{plan.source}: {'; '.join(wrong)}")
             continue
+        dispatch, caps = fitting
+        plan = _as_shared(plan, dispatch, battery)
         good = plan if plan.source is PlanSource.OPTIMIZER else state.last_good
-        return Decision(plan, dispatch, ControlState(plan_id=plan_id, last_good=good, previous=plan), tuple(rejected))
+        after = ControlState(plan_id=plan_id, last_good=good, previous=plan)
+        lost = "" if control_lost is None else _Feeder(given, look_ahead).contingency(dispatch, control_lost)
+        return Decision(plan, dispatch, after, tuple(rejected), portfolio, rung.fleet_plan, caps, lost)
     raise AssertionError("the ladder ends with device defaults, which always pass")
+
+
+def _portfolio(state: ControlState, given: CycleInput, battery: VirtualBattery, settings: CycleSettings) -> Portfolio:
+    previous_w = np.zeros_like(given.forecast.net_load_w)
+    if state.previous is not None:
+        previous_w = shifted(state.previous, given.forecast, battery, plan_id=0, reason="").battery_w
+    return compose(
+        batteries(given.fleet, given.snapshot, given.available),
+        given.forecast,
+        past_net_w=given.past_net_w,
+        previous_w=previous_w,
+        timezone=settings.timezone,
+        terms=settings.terms,
+    )
 
 
 def _ladder(
     state: ControlState,
     given: CycleInput,
     battery: VirtualBattery,
+    portfolio: Portfolio,
     plan_id: int,
     now: datetime,
     optimizer: Optimizer,
     settings: CycleSettings,
     rejected: list[str],
-) -> Iterator[Plan]:
+) -> Iterator[_Rung]:
     """The rungs in order; why one is missing goes to `rejected`, which is also the next rung's reason."""
+    forecast = given.forecast
+    shared = shared_steps(forecast.hours, settings.shared_h)
+
+    def together(plan: Plan) -> _Rung:
+        return _Rung(plan, plan.battery_w[None, :shared], np.zeros(len(portfolio.devices), dtype=np.intp))
+
     try:
-        yield _optimized(state, given, battery, plan_id, optimizer)
+        yield _optimized(portfolio, forecast, plan_id, optimizer)
     except PlanError as error:
         rejected.append(f"{PlanSource.OPTIMIZER}: {error}")
     last = state.last_good
@@ -139,71 +200,67 @@ def _ladder(
     elif (now - last.made_at).total_seconds() > settings.last_good_age_max_s:
         rejected.append(f"{PlanSource.LAST_GOOD}: made at {last.made_at:%H:%M}, too old")
     else:
-        yield shifted(last, given.forecast, battery, plan_id=plan_id, reason=" | ".join(rejected))
-    yield rules(given.forecast, battery, plan_id=plan_id, reason=" | ".join(rejected))
-    yield defaults(given.forecast, battery, plan_id=plan_id, reason=" | ".join(rejected))
+        yield together(shifted(last, forecast, battery, plan_id=plan_id, reason=" | ".join(rejected)))
+    yield together(rules(forecast, battery, plan_id=plan_id, reason=" | ".join(rejected)))
+    yield together(defaults(forecast, battery, plan_id=plan_id, reason=" | ".join(rejected)))
 
 
-def _optimized(
-    state: ControlState, given: CycleInput, battery: VirtualBattery, plan_id: int, optimizer: Optimizer
-) -> Plan:
-    forecast = given.forecast
-    if state.previous is None:
-        previous_w = np.zeros_like(forecast.net_load_w)
-    else:
-        previous_w = shifted(state.previous, forecast, battery, plan_id=plan_id, reason="").battery_w
-    solution = optimizer(
-        HorizonInput(
-            net_load_w=forecast.net_load_w,
-            pv_w=forecast.pv_w,
-            past_net_w=given.past_net_w[-PAST_STEPS:],
-            previous_w=previous_w,
-            battery=battery,
-        )
-    )
-    reason = ""
-    if solution.slack_wh > 1e-3 * max(battery.energy_max_wh, 1.0):
-        reason = f"state-of-charge bounds gave way by {solution.slack_wh / 1e3:.2f} kWh"
-    return Plan(
+def _optimized(portfolio: Portfolio, forecast: Forecast, plan_id: int, optimizer: Optimizer) -> _Rung:
+    found = optimizer(portfolio)
+    solution = found.solution
+    plan = Plan(
         id=plan_id,
         made_at=forecast.made_at,
         start=forecast.start,
-        step_s=forecast.step_s,
-        battery_w=solution.battery_w,
-        curtail_w=solution.curtail_w,
-        energy_wh=solution.energy_wh,
-        net_load_w=solution.net_load_w,
+        hours=forecast.hours,
+        battery_w=solution.injected_w.sum(axis=0),
+        curtail_w=solution.held_w.sum(axis=0),
+        energy_wh=solution.stored_wh.sum(axis=0),
+        net_load_w=solution.net_w,
         source=PlanSource.OPTIMIZER,
-        reason=reason,
+        reason="; ".join(f"{slack.limit} gave way by {slack.most:.4g}" for slack in found.gave_way),
         solver=solution.solver,
         iterations=solution.iterations,
         objective=solution.objective,
     )
+    return _Rung(plan, solution.injected_w[:, : found.shares.power_w.shape[1]], found.zones.zone, found)
+
+
+def _wrong(rung: _Rung, portfolio: Portfolio, battery: VirtualBattery, forecast: Forecast) -> list[str]:
+    """What the verifiers say of a plan's own numbers."""
+    wrong = check_numbers(rung.plan, battery, forecast.pv_w, forecast.net_load_w)
+    found = rung.fleet_plan
+    if found is not None and not wrong:
+        named = {slack.limit for slack in found.gave_way}
+        wrong = check_shares(portfolio, found.shares.power_w, found.held_w, found.promised_w, named)
+    return wrong
 
 
 def _fitting(
-    plan: Plan,
+    rung: _Rung,
     given: CycleInput,
+    portfolio: Portfolio,
     now: datetime,
     now_s: float,
     look_ahead: FeederLookAhead,
     settings: CycleSettings,
     wrong: list[str],
-) -> Dispatch | None:
-    """A dispatch of the plan that the feeder bears: batteries that strain it are eased a few times.
+) -> tuple[Dispatch, FloatArray] | None:
+    """A dispatch of the plan that the feeder bears, and the share of each rating that it may use: batteries that strain
+    the feeder are eased a few times.
 
     Only steps that are shared out now can refuse a plan: later ones are verified again before they are. None, with
     the reasons in `wrong`, when easing does not help.
     """
-    if plan.source is PlanSource.DEFAULTS:
-        return _dispatch(plan, given, np.ones(len(given.fleet)), now=now, now_s=now_s, settings=settings)
-    feeder = _Feeder(given, look_ahead)
     caps = np.ones(len(given.fleet))
+    if rung.plan.source is PlanSource.DEFAULTS:
+        return _dispatch(rung, given, portfolio, caps, now=now, now_s=now_s, settings=settings), caps
+    feeder = _Feeder(given, look_ahead)
     for _ in range(EASE_ROUNDS):
-        dispatch = _dispatch(plan, given, caps, now=now, now_s=now_s, settings=settings)
+        dispatch = _dispatch(rung, given, portfolio, caps, now=now, now_s=now_s, settings=settings)
         batteries_w, findings = feeder.findings(dispatch)
         if not findings:
-            return dispatch
+            return dispatch, caps
         ders, powers_w = feeder.ders, batteries_w[[finding.point for finding in findings]]
         caps[ders] = eased(caps[ders], given.fleet.p_rated_w[ders], powers_w, findings)
     wrong.extend(finding.text for finding in findings)
@@ -235,6 +292,22 @@ class _Feeder:
 
         return shares_w, check_feeder(held_w + shares_w, factor, self._look_ahead, without)
 
+    def contingency(self, dispatch: Dispatch, control_lost: ControlLost) -> str:
+        """What loss of all control would do when batteries work hardest, against the same moment without a plan."""
+        steps = [0, *range(len(dispatch.times_s) - 1)]
+        shares_w = np.nan_to_num(dispatch.p_set_w)[self.ders].T
+        point = int(np.abs(shares_w.sum(axis=1)).argmax())
+        if not shares_w[point].any():
+            return ""
+        free_w, factor = self._free_w(steps)[point], float(self._factor(steps)[point])
+        when = f"if all control were lost in {(dispatch.times_s[point] - dispatch.times_s[0]) / 60.0:.0f} min"
+        try:
+            lost = control_lost(free_w + shares_w[point], free_w, factor)
+            bare = self._look_ahead(free_w, factor).violations
+        except GridError as error:
+            return f"{when}: the feeder has no solution: {error}"
+        return f"{when}: {lost} limits violated, {bare} without the plan" if lost > bare else ""
+
     def _free_w(self, steps: list[int]) -> FloatArray:
         """What the DER do when nobody commands them [W], shape (points, ders)."""
         fleet, given = self._given.fleet, self._given
@@ -252,50 +325,73 @@ class _Feeder:
 
 
 def _dispatch(
-    plan: Plan, given: CycleInput, caps: FloatArray, *, now: datetime, now_s: float, settings: CycleSettings
+    rung: _Rung,
+    given: CycleInput,
+    portfolio: Portfolio,
+    caps: FloatArray,
+    *,
+    now: datetime,
+    now_s: float,
+    settings: CycleSettings,
 ) -> Dispatch:
     """Share the first steps of a plan among devices, with support points at now and at the middle of each step."""
-    steps = min(settings.dispatch_steps, len(plan.battery_w))
-    shares_w = share_steps(plan.battery_w[:steps], given, plan.step_s, caps)
+    plan, steps = rung.plan, rung.group_w.shape[1]
+    shares_w = share_steps(rung.group_w, rung.group, given, portfolio, caps)
     limits_w = limit_steps(plan.curtail_w[:steps], given)
     if plan.source is PlanSource.DEFAULTS:
         shares_w, limits_w = np.full_like(shares_w, np.nan), np.full_like(limits_w, np.nan)
     start_s = now_s + (plan.start - now).total_seconds()
-    middles_s = start_s + (np.arange(steps) + 0.5) * plan.step_s
+    edges_s = start_s + plan.edges_s[: steps + 1]
     # The line through the first two means, taken back to the start of the step.
     first_w = shares_w[:, 0] if steps == 1 else 1.5 * shares_w[:, 0] - 0.5 * shares_w[:, 1]
     most_w = given.fleet.p_rated_w * caps
     return Dispatch(
         plan_id=plan.id,
         issued_at=now,
-        valid_until_s=min(now_s + settings.validity_s, start_s + steps * plan.step_s),
-        times_s=np.concatenate([[start_s], middles_s]),
+        valid_until_s=min(now_s + settings.validity_s, float(edges_s[-1])),
+        times_s=np.concatenate([[start_s], 0.5 * (edges_s[1:] + edges_s[:-1])]),
         p_set_w=np.column_stack([np.clip(first_w, -most_w, most_w), shares_w]),
         p_limit_w=np.column_stack([limits_w[:, 0], limits_w]),
     )
 
 
-def share_steps(battery_w: FloatArray, given: CycleInput, step_s: float, caps: FloatArray) -> FloatArray:
-    """Disaggregate fleet powers [W], shape (steps,), step after step; `caps` is the share of each rating to be used.
+def share_steps(
+    group_w: FloatArray, group: IntArray, given: CycleInput, portfolio: Portfolio, caps: FloatArray
+) -> FloatArray:
+    """Disaggregate powers of groups of batteries [W], shape (groups, steps); `caps` is the share of each rating to use.
 
     Returns power per device, shape (n, steps); NaN for devices that are not dispatched.
     """
-    fleet = given.fleet
-    rows = fleet.is_battery & given.available
-    hours = step_s / 3600.0
-    energy_wh, efficiency = fleet.energy_wh[rows], fleet.efficiency_frac[rows]
-    soc = given.snapshot.soc_frac[rows]
-    most_w = fleet.p_rated_w[rows] * caps[rows]
-    stored_wh = np.maximum(soc - fleet.soc_min_frac[rows], 0.0) * energy_wh * efficiency
-    room_wh = np.maximum(fleet.soc_max_frac[rows] - soc, 0.0) * energy_wh / efficiency
-    shares_w = np.full((len(fleet), len(battery_w)), np.nan)
-    for step, total_w in enumerate(battery_w):
-        power_w = disaggregate(float(total_w), most_w, stored_wh, room_wh, dt_h=hours)
-        shares_w[rows, step] = power_w
-        out_wh, in_wh = np.maximum(power_w, 0.0) * hours, np.maximum(-power_w, 0.0) * hours
-        stored_wh = np.maximum(stored_wh - out_wh + in_wh * efficiency**2, 0.0)
-        room_wh = np.maximum(room_wh - in_wh + out_wh / efficiency**2, 0.0)
+    rows = np.flatnonzero(given.fleet.is_battery)
+    devices = _capped(portfolio.devices, caps[rows])
+    power_w = share(group_w, devices, group, portfolio.hours).power_w
+    shares_w = np.full((len(given.fleet), group_w.shape[1]), np.nan)
+    shares_w[rows] = np.where(devices.available[:, None], power_w, np.nan)
     return shares_w
+
+
+def _capped(devices: Devices, caps: FloatArray) -> Devices:
+    return replace(
+        devices,
+        charge_max_w=devices.charge_max_w * caps[:, None],
+        discharge_max_w=devices.discharge_max_w * caps[:, None],
+    )
+
+
+def _as_shared(plan: Plan, dispatch: Dispatch, battery: VirtualBattery) -> Plan:
+    """The plan with what batteries were really given in its first steps, and its energy and net load with it."""
+    if plan.source is PlanSource.DEFAULTS:
+        return plan
+    shared_w = np.nansum(dispatch.p_set_w[:, 1:], axis=0)
+    battery_w = np.concatenate([shared_w, plan.battery_w[len(shared_w) :]])
+    moved_w = battery_w - plan.battery_w
+    moved_wh = battery.flow_wh(battery_w, plan.hours) - battery.flow_wh(plan.battery_w, plan.hours)
+    return replace(
+        plan,
+        battery_w=battery_w,
+        net_load_w=plan.net_load_w - moved_w,
+        energy_wh=plan.energy_wh + np.cumsum(moved_wh),
+    )
 
 
 def limit_steps(curtail_w: FloatArray, given: CycleInput) -> FloatArray:

@@ -93,6 +93,14 @@ GUARDS: tuple[tuple[str, Guard], ...] = (
 """In order; the first that moves a value gives the clamp its name, the one that leaves nothing the refusal."""
 
 
+def allowed(given: GuardInput) -> PowerBounds:
+    """What every guard leaves of each device's power now."""
+    bounds = PowerBounds(np.full(len(given.fleet), -np.inf), np.full(len(given.fleet), np.inf))
+    for _, narrow in GUARDS:
+        bounds = narrow(bounds, given)
+    return bounds
+
+
 @dataclass(frozen=True, slots=True)
 class Guarded:
     """What is left of what was wanted."""

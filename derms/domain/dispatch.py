@@ -9,7 +9,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from derms.domain.arrays import FloatArray
+from derms.domain.arrays import FloatArray, IntArray
 
 
 class Quantity(StrEnum):
@@ -141,6 +141,36 @@ class CommandRecord:
 
 
 @dataclass(frozen=True)
+class Leeway:
+    """What a plan expects and what the feeder bears, so that its setpoints may be trimmed while it holds."""
+
+    net_load_w: FloatArray
+    """Net load of the system at the support points when every device does what it is told [W], + = import, (k,)."""
+    most_w: FloatArray
+    """Greatest battery power either way that the plan may use [W], eased where the feeder strains, shape (n,)."""
+    heads_w: FloatArray | None = None
+    """Power into each feeder at its head at the support points [W], + = import, shape (f, k); None: not known."""
+    feeder: IntArray | None = None
+    """Row in `heads_w` of each device's feeder, -1 for none, shape (n,)."""
+
+    def expected_w(self, values: FloatArray, times_s: FloatArray, now_s: float) -> FloatArray:
+        """Expectations now, of shape (k,) or (f, k): on the line between support points [W]."""
+        left, right, share = _between(times_s, now_s)
+        expected: FloatArray = values[..., left] * (1.0 - share) + values[..., right] * share
+        return expected
+
+
+@dataclass(frozen=True)
+class Trim:
+    """What measurements add to the planned setpoints of batteries for a short time."""
+
+    offset_w: FloatArray
+    """Shape (n,), + = more injection [W]."""
+    until_s: float
+    """Unless renewed it ends then."""
+
+
+@dataclass(frozen=True)
 class Dispatch:
     """What the fleet should do until `valid_until_s`: piecewise linear in time, a row per device.
 
@@ -156,15 +186,33 @@ class Dispatch:
     """Wanted battery power at the support points, shape (n, k)."""
     p_limit_w: FloatArray
     """Wanted limits at the support points, shape (n, k)."""
+    leeway: Leeway | None = None
+    """None where the plan does not say what it expects: then nothing is trimmed."""
+    trim: Trim | None = None
 
-    def wanted_w(self, quantity: Quantity, now_s: float) -> FloatArray:
-        """Value per device now [W], interpolated between support points, shape (n,); NaN when not commanded.
+    def planned_w(self, quantity: Quantity, now_s: float) -> FloatArray:
+        """What the plan says per device now [W], interpolated between support points, shape (n,); NaN: not commanded.
 
         Before the first and after the last support point the nearest value holds.
         """
         values = self.p_set_w if quantity is Quantity.P_SET else self.p_limit_w
-        right = int(np.clip(np.searchsorted(self.times_s, now_s), 1, len(self.times_s) - 1))
-        left_s, right_s = self.times_s[right - 1], self.times_s[right]
-        share = float(np.clip((now_s - left_s) / (right_s - left_s), 0.0, 1.0))
-        wanted: FloatArray = values[:, right - 1] * (1.0 - share) + values[:, right] * share
+        left, right, share = _between(self.times_s, now_s)
+        planned: FloatArray = values[:, left] * (1.0 - share) + values[:, right] * share
+        return planned
+
+    def wanted_w(self, quantity: Quantity, now_s: float) -> FloatArray:
+        """Value per device now [W], the plan's with its trim, shape (n,); NaN when not commanded."""
+        planned_w = self.planned_w(quantity, now_s)
+        trim, leeway = self.trim, self.leeway
+        if trim is None or leeway is None or quantity is not Quantity.P_SET or now_s > trim.until_s:
+            return planned_w
+        most_w = np.where(trim.offset_w == 0.0, np.inf, leeway.most_w)
+        wanted: FloatArray = np.clip(planned_w + trim.offset_w, -most_w, most_w)
         return wanted
+
+
+def _between(times_s: FloatArray, now_s: float) -> tuple[int, int, float]:
+    """The support points before and after a time, and the share of the way between them [0..1]."""
+    right = int(np.clip(np.searchsorted(times_s, now_s), 1, len(times_s) - 1))
+    left_s, right_s = times_s[right - 1], times_s[right]
+    return right - 1, right, float(np.clip((now_s - left_s) / (right_s - left_s), 0.0, 1.0))

@@ -7,6 +7,10 @@ import math
 from dataclasses import MISSING, dataclass, field
 from typing import Any
 
+import numpy as np
+
+from derms.domain.arrays import FloatArray
+
 
 @dataclass(frozen=True, slots=True)
 class Key:
@@ -84,6 +88,23 @@ class DispatchSettings:
     settle_s: float = number(60, 1, 3600, "s", "time from a write until its effect is judged")
     validity_s: float = number(1800, 60, 86400, "s", "time for which a plan may be followed")
     tolerance_frac: float = number(0.05, 0.001, 0.5, "per unit of nameplate", "largest error that counts as following")
+    deadband_frac: float = number(
+        0.01, 0, 0.5, "per unit of nameplate", "change of a value that is not worth a write; 0 writes every time"
+    )
+    writes_per_day: float = number(
+        2000, 1, 1e6, "", "times a day that a register is written, per device; beyond, only what safety asks for"
+    )
+    trim_frac: float = number(
+        0.2, 0, 1, "per unit of battery power", "largest trim of the batteries between plans; 0 does without"
+    )
+    trim_every_s: float = number(30, 10, 60, "s", "time between two looks at what the trim should be")
+    trim_deadband_frac: float = number(
+        0.01, 0, 0.5, "per unit of battery power", "error of net load that is left to the next plan"
+    )
+    trim_response_s: float = number(60, 1, 3600, "s", "time in which the trim follows most of an error")
+    trim_ramp_frac_per_min: float = number(
+        0.1, 0.001, 10, "per unit of battery power", "fastest change of the trim in a minute"
+    )
 
     @property
     def refresh_every_s(self) -> float:
@@ -109,18 +130,27 @@ class PlanWeights:
 class PlanSettings:
     """[plan]: the receding horizon."""
 
-    horizon_h: float = number(24, 1, 168, "h", "how far a plan looks ahead")
-    step_min: float = number(15, 1, 60, "min", "length of a step")
+    horizon_h: float = number(36, 3, 168, "h", "how far a plan looks ahead, in whole hours")
+    step_min: float = number(15, 15, 60, "min", "length of a step after the first hour: 15, 30 or 60")
     every_s: float = number(300, 10, 3600, "s", "time between two plans")
+    peak_floor_kw: float = number(0, 0, 1e7, "kW", "net load below which no peak counts: this season's highest so far")
+    reserve_up_kw: float = number(0, 0, 1e7, "kW", "further injection that batteries have to be able to give at once")
+    reserve_down_kw: float = number(0, 0, 1e7, "kW", "further draw, likewise")
+    ramp_kw_per_min: float = number(1e7, 0.001, 1e7, "kW/min", "fastest change of all batteries together")
+    # LADWP, large general service A-3A, high-peak hours of June to September, as of 1 October 2009: $9.00.
+    peak_price: float = number(9, 0, 1e6, "$/kW", "what a kW of system peak costs, for the prices in explanations")
     weights: PlanWeights = field(default_factory=PlanWeights)
 
     @property
-    def step_s(self) -> float:
-        return self.step_min * 60
+    def hours(self) -> FloatArray:
+        """Length of each step [h]: five minutes in the first hour, then `step_min`."""
+        fine, step_h = 1.0 / 12.0, self.step_min / 60.0
+        return np.concatenate([np.full(12, fine), np.full(round((self.horizon_h - 1.0) / step_h), step_h)])
 
     @property
-    def steps(self) -> int:
-        return round(self.horizon_h * 60 / self.step_min)
+    def period_h(self) -> float:
+        """Over which means are taken that ramps are counted between [h]."""
+        return self.step_min / 60.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

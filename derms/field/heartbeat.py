@@ -101,7 +101,7 @@ class Heartbeat:
         return work
 
     def _every_s(self, holding: Holding) -> float:
-        return min(self.reconciler.settings.refresh_every_s, holding.reversion_s / 3.0)
+        return holding.refresh_within_s(self.reconciler.settings.refresh_every_s)
 
     def _due_s(self, key: Key, holding: Holding) -> float:
         place = phase(self.reconciler.fleet.devices[key[0]].id)
@@ -180,10 +180,12 @@ class Heartbeat:
         if held.value_w is None or (found is not None and found.corrects):
             return
         armed_s = clock.monotonic_s()
+        self.reconciler.thrift.wrote(key)
         await driver.refresh(quantity, holding.command.reversion_s)
         self.refreshed += 1
-        if holdings.get(key) is holding:  # the effect of a write may have ended it meanwhile
-            holdings[key] = holding.refreshed(armed_s)
+        latest = holdings.get(key)
+        if latest is not None and latest.command is holding.command:  # else a write has ended it meanwhile
+            holdings[key] = latest.refreshed(armed_s)
 
     def _felt(self, row: int, count: int | None) -> None:
         """Watch a device's own heartbeat."""

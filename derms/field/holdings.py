@@ -37,8 +37,16 @@ class Holding:
         """Time for which the device holds it unrefreshed: a device may have armed less than it was told."""
         return min(self.command.reversion_s, self.held.reversion_s)
 
+    def refresh_within_s(self, most_s: float) -> float:
+        """Longest time without arming its timer anew."""
+        return min(most_s, self.reversion_s / 3.0)
+
     def refreshed(self, armed_s: float) -> "Holding":
         return replace(self, armed_s=armed_s)
+
+    def prolonged(self, until_s: float) -> "Holding":
+        """The same for a later dispatch that wants nothing else."""
+        return replace(self, valid_until_s=max(self.valid_until_s, until_s))
 
 
 class Holdings(UserDict[Key, Holding]):

@@ -13,15 +13,19 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import date, datetime
+from operator import methodcaller
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_args
 
 from derms.domain.dispatch import Command, Outcome, Quantity
 from derms.errors import JournalError
+from derms.field.tally import Tally, reaches_the_wire
 
-VERSION = 1
+VERSION = 2
+READABLE = (1, 2)
+"""Versions that this one can go on with: 1 has no tally."""
 MAX_BYTES = 64 << 20
 KEPT_FILES = 8
 """Full files kept beside the current one."""
@@ -59,16 +63,24 @@ class Conclusion:
     outcome: Outcome
 
 
-Record = Header | Intent | Conclusion
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Writes of a day up to here, all intents before it in this file included."""
 
-_KINDS = {Header: "HEADER", Intent: "INTENT", Conclusion: "OUTCOME"}
+    day: date
+    writes: tuple[tuple[str, Quantity, int], ...]
+
+
+Record = Header | Intent | Conclusion | Written
+
+_KINDS = {Header: "HEADER", Intent: "INTENT", Conclusion: "OUTCOME", Written: "WRITTEN"}
 
 
 def _pack(record: Record) -> bytes:
     fields = {"kind": _KINDS[type(record)], **asdict(record)}
     if isinstance(record, Conclusion):
         fields["outcome"]["name"] = type(record.outcome).__name__
-    return json.dumps(fields, separators=(",", ":"), default=datetime.isoformat).encode()
+    return json.dumps(fields, separators=(",", ":"), default=methodcaller("isoformat")).encode()
 
 
 def _unpack(payload: bytes) -> Record:
@@ -76,6 +88,9 @@ def _unpack(payload: bytes) -> Record:
     kind = fields.pop("kind")
     if kind == "HEADER":
         return Header(**fields)
+    if kind == "WRITTEN":
+        writes = tuple((device_id, Quantity(quantity), number) for device_id, quantity, number in fields["writes"])
+        return Written(date.fromisoformat(fields["day"]), writes)
     fields["at"] = datetime.fromisoformat(fields["at"])
     if kind == "INTENT":
         command = fields.pop("command")
@@ -114,7 +129,30 @@ def _apply(unfinished: dict[int, Intent], record: Record) -> None:
         case Conclusion():
             if unfinished.pop(record.seq, None) is None:
                 raise JournalError(f"command {record.seq} has no intent, or an outcome already")
-        case Header():
+        case Header() | Written():
+            pass
+
+
+def _next_seq(record: Record) -> int:
+    """Least sequence number that is free after a record."""
+    match record:
+        case Header(next_seq=next_seq):
+            return next_seq
+        case Intent(seq=seq) | Conclusion(seq=seq):
+            return seq + 1
+        case Written():
+            return 1
+
+
+def _count(tally: Tally, record: Record) -> None:
+    """Follow the tally of the day."""
+    match record:
+        case Intent() if reaches_the_wire(record.command):
+            tally.add(record.at, (record.device_id, record.command.quantity))
+        case Written():
+            tally.day = record.day
+            tally.writes = {(device_id, quantity): number for device_id, quantity, number in record.writes}
+        case _:
             pass
 
 
@@ -135,6 +173,8 @@ class Journal:
         self._pending: list[Record] = []
         self._unfinished: dict[int, Intent] = {}
         self._durable: dict[int, Intent] = {}
+        self._tally = Tally()
+        """Of what is durable."""
         self._next_seq = 1
         self._size = 0
         self._crc = 0
@@ -159,10 +199,11 @@ class Journal:
 
     def _replay(self, data: bytes) -> None:
         for record, self._size, self._crc in read_records(data):
-            if isinstance(record, Header) and record.version != VERSION:
+            if isinstance(record, Header) and record.version not in READABLE:
                 raise JournalError(f"{self.path}: written by version {record.version}, not {VERSION}")
             _apply(self._unfinished, record)
-            self._next_seq = max(self._next_seq, record.next_seq if isinstance(record, Header) else record.seq + 1)
+            _count(self._tally, record)
+            self._next_seq = max(self._next_seq, _next_seq(record))
         self._durable = dict(self._unfinished)
         self.truncated_bytes = len(data) - self._size
         if b"\n" in data[self._size :]:  # more than a torn last line: keep the evidence
@@ -177,6 +218,11 @@ class Journal:
     def unfinished(self) -> Mapping[int, Intent]:
         """Intents without outcome by sequence number; after `open`, those of a service that stopped too early."""
         return MappingProxyType(self._unfinished)
+
+    def tally(self) -> Tally:
+        """Writes of the last day that the journal knows, as far as they are durable."""
+        with self._committing:
+            return self._tally.copy()
 
     def is_durable(self, seq: int) -> bool:
         """Whether an intent is on disk and still without outcome there: it may go on the wire."""
@@ -220,11 +266,14 @@ class Journal:
             self._crc = crc
             for record in batch:
                 _apply(self._durable, record)
+                _count(self._tally, record)
             del self._pending[: len(batch)]
 
     def _rotate(self) -> None:
-        """Go on in a new file that starts with the unfinished intents; the full one is kept under a number."""
-        data, crc = _frames([Header(self._next_seq), *self._durable.values()], 0)
+        """Go on in a new file that starts with the unfinished intents and the tally; the full one gets a number."""
+        writes = tuple((*place, number) for place, number in self._tally.writes.items())
+        written = Written(self._tally.day, writes)
+        data, crc = _frames([Header(self._next_seq), *self._durable.values(), written], 0)
         kept = sorted(self.path.parent.glob(f"{self.path.name}.{'[0-9]' * 8}"))
         number = int(kept[-1].suffix[1:]) + 1 if kept else 1
         fresh = self.path.with_name(f"{self.path.name}.new")

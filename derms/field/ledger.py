@@ -105,6 +105,8 @@ class Ledger:
     on_outcome: Callable[[CommandRecord], None]
     on_event: Callable[[Event], None]
     counts: CommandCounts = field(default_factory=CommandCounts)
+    unheeded: set[Key] = field(default_factory=set)
+    """What devices hold and were not seen to follow: worth another write."""
     _open: dict[Key, Pending] = field(default_factory=dict)
     """Commands without an outcome."""
     _journal_fails: bool = False
@@ -200,6 +202,10 @@ class Ledger:
             return
         pending.stage = Stage.ENDED
         del self._open[pending.key]
+        if isinstance(outcome, GOOD_OUTCOMES):
+            self.unheeded.discard(pending.key)
+        else:
+            self.unheeded.add(pending.key)
         device_id, command = self.fleet.devices[pending.row].id, pending.command
         name, now = type(outcome).__name__, self.clock.utc()
         self.journal.outcome(now, self.clock.monotonic_s(), pending.seq, outcome)

@@ -18,6 +18,7 @@ from derms.errors import DeviceRefused, FieldError, ProtocolViolation, WriteForb
 from derms.field.custody import Custody
 from derms.field.holdings import Holding, Key
 from derms.field.ledger import Ledger, Pending, Stage
+from derms.field.thrift import Thrift
 from derms.ports import Clock, DeviceDriver
 
 
@@ -30,6 +31,7 @@ class Writer:
     clock: Clock
     ledger: Ledger
     custody: Custody
+    thrift: Thrift
     on_event: Callable[[Event], None]
     alone_with: defaultdict[int, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     """Per row: a device is compared with what it was given while nobody else gives it anything."""
@@ -50,6 +52,23 @@ class Writer:
                 device_id = self.fleet.devices[key[0]].id
                 text = f"{device_id}: {_unexpected(error)}"
                 self.on_event(Event(self.clock.utc(), Severity.ALARM, device_id, "driver-failed", text))
+
+    async def lost(self, keys: Sequence[Key]) -> list[Key]:
+        """Those values that devices do not hold any more, and those of which a driver fails unexpectedly to tell."""
+        ended = await asyncio.gather(*(self._keeps(key) for key in keys), return_exceptions=True)
+        return [key for key, keeps in zip(keys, ended, strict=True) if keeps is not True]
+
+    async def _keeps(self, key: Key) -> bool:
+        """Whether a device holds what it was given, as far as it can be asked."""
+        holding, driver = self.custody.holdings.get(key), self._driver(key[0])
+        if holding is None or not driver.connected:
+            return True
+        async with self.alone_with[key[0]]:
+            try:
+                found = self.custody.notice(key, await driver.read_back(key[1]))
+            except FieldError:
+                return True  # the poller tells of devices that do not answer
+        return found is None or not found.corrects
 
     async def _ask(self, key: Key) -> None:
         row, quantity = key
@@ -95,6 +114,7 @@ class Writer:
             ledger.end(pending, Expired())
             return None
         ledger.counts.writes += 1
+        self.thrift.wrote(pending.key)
         pending.stage = Stage.SENT
         self.custody.sent(pending.key)
         doubt = ""

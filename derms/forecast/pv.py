@@ -3,6 +3,8 @@
 Source: pvlib (solar position, Kasten-Young air mass, Ineichen-Perez clear sky, isotropic transposition).
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 import pvlib
@@ -43,6 +45,24 @@ def clear_sky_pu(times_s: FloatArray, latitude_deg: float, longitude_deg: float)
     >>> np.round(clear_sky_pu(np.array([local_noon_s]), 34.05, -118.24), 1)
     array([0.9])
     """
+    sun, clear = _clear(times_s, latitude_deg, longitude_deg)
+    plane = pvlib.irradiance.get_total_irradiance(
+        TILT_DEG, AZIMUTH_DEG, sun["zenith"], sun["azimuth"], clear["dni"], clear["ghi"], clear["dhi"]
+    )
+    irradiance = np.nan_to_num(np.asarray(plane["poa_global"], dtype=np.float64), nan=0.0)
+    return np.clip((1.0 - LOSS_FRAC) * irradiance / IRRADIANCE_STC_W_PER_M2, 0.0, 1.0)
+
+
+def clear_ghi_w_per_m2(times_s: FloatArray, latitude_deg: float, longitude_deg: float) -> FloatArray:
+    """Global horizontal irradiance under a clear sky, of the same moments and shape as `clear_sky_pu`."""
+    _, clear = _clear(times_s, latitude_deg, longitude_deg)
+    return np.maximum(np.nan_to_num(np.asarray(clear["ghi"], dtype=np.float64), nan=0.0), 0.0)
+
+
+def _clear(
+    times_s: FloatArray, latitude_deg: float, longitude_deg: float
+) -> tuple[Mapping[str, FloatArray], Mapping[str, FloatArray]]:
+    """Where the sun stands [degrees], and the irradiances of a clear sky [W/m2]."""
     times = pd.to_datetime(times_s, unit="s", utc=True)
     sun = pvlib.solarposition.get_solarposition(times, latitude_deg, longitude_deg)
     zenith_deg = sun["apparent_zenith"].to_numpy()
@@ -50,11 +70,7 @@ def clear_sky_pu(times_s: FloatArray, latitude_deg: float, longitude_deg: float)
     extra = pvlib.irradiance.get_extra_radiation(times).to_numpy()
     with np.errstate(divide="ignore"):  # the formula divides by the height of the sun, also at night
         clear = pvlib.clearsky.ineichen(zenith_deg, airmass, LINKE_TURBIDITY, dni_extra=extra)
-    plane = pvlib.irradiance.get_total_irradiance(
-        TILT_DEG, AZIMUTH_DEG, zenith_deg, sun["azimuth"].to_numpy(), clear["dni"], clear["ghi"], clear["dhi"]
-    )
-    irradiance = np.nan_to_num(np.asarray(plane["poa_global"], dtype=np.float64), nan=0.0)
-    return np.clip((1.0 - LOSS_FRAC) * irradiance / IRRADIANCE_STC_W_PER_M2, 0.0, 1.0)
+    return {"zenith": zenith_deg, "azimuth": sun["azimuth"].to_numpy()}, clear
 
 
 class ClearSky:
@@ -73,3 +89,11 @@ class ClearSky:
             self._pu = clear_sky_pu(self._minutes_s, *self._place_deg)
         power_pu: FloatArray = np.interp(times_s, self._minutes_s, self._pu)
         return power_pu
+
+    def exact_pu(self, times_s: FloatArray) -> FloatArray:
+        """The same without a table: for moments that lie years apart."""
+        return clear_sky_pu(times_s, *self._place_deg)
+
+    def ghi_w_per_m2(self, times_s: FloatArray) -> FloatArray:
+        """Global horizontal irradiance at moments, shape (n,); see `clear_ghi_w_per_m2`."""
+        return clear_ghi_w_per_m2(times_s, *self._place_deg)

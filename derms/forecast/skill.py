@@ -1,11 +1,18 @@
 """How good forecasts have been against persistence, by lead, and whether a model has earned its place.
 
 Errors fade with time, so that a model which has become bad is demoted and one that has become good is taken back. The
-gap between the two limits keeps it from changing its mind with every hour.
+gap between the two limits keeps it from changing its mind with every hour. A model is judged by groups of leads: where
+persistence is better it takes the place, and where the model is better the model keeps it.
 """
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 
+from derms.domain.alarm import Event, Severity
 from derms.domain.arrays import FloatArray
 
 MEMORY = 336.0
@@ -14,42 +21,134 @@ SCORES_MIN = 48.0
 """Scores before anything is judged."""
 DEMOTED_ABOVE, RESTORED_BELOW = 1.05, 0.95
 """Error of the model over that of persistence at which it is demoted, and taken back."""
+LEAD_GROUPS_H = (1.0, 6.0, 24.0, 48.0)
+"""Ends of the groups of leads [h ahead]."""
+PROMISES_MAX = 48
+"""Forecasts that wait to be judged, one an hour."""
 
 
 class SkillMonitor:
-    """Mean absolute errors of a model and of persistence for each group of leads."""
+    """Mean absolute errors of a model and of its rivals for each group of leads."""
 
-    def __init__(self, lead_groups_h: tuple[float, ...] = (1.0, 6.0, 24.0, 48.0)) -> None:
+    def __init__(
+        self, rivals: Sequence[str] = ("persistence",), lead_groups_h: Sequence[float] = LEAD_GROUPS_H
+    ) -> None:
         """Groups are told by their ends [h ahead], rising."""
+        self._rivals = tuple(rivals)
         self._ends_h = np.array(lead_groups_h)
-        self._weight, self._model, self._naive = (np.zeros(len(lead_groups_h)) for _ in range(3))
+        # By group and rival: weight, error of the model, error of the rival, over what all three are known of.
+        self._sums = np.zeros((len(lead_groups_h), len(self._rivals), 3))
         self._demoted = np.zeros(len(lead_groups_h), dtype=np.bool_)
 
-    def score(self, leads_h: FloatArray, model_w: FloatArray, naive_w: FloatArray, actual_w: FloatArray) -> None:
-        """Enter what came against what was forecast [W], all of shape (k,); what is not known (NaN) is left out."""
-        good = np.isfinite(model_w) & np.isfinite(naive_w) & np.isfinite(actual_w)
+    def score(self, leads_h: FloatArray, model_w: FloatArray, rivals_w: FloatArray, actual_w: FloatArray) -> None:
+        """Enter what came against what was forecast [W], of shape (k,), that of rivals (k,) or (k, rivals).
+
+        What is not known (NaN) is left out.
+        """
+        rivals_w = rivals_w.reshape(len(leads_h), len(self._rivals))
+        error_w, rivals_error_w = np.abs(model_w - actual_w), np.abs(rivals_w - actual_w[:, None])
+        good = np.isfinite(error_w[:, None] + rivals_error_w)
         group = np.searchsorted(self._ends_h, leads_h)
-        for one in np.unique(group[good & (group < self._ends_h.size)]):
-            rows = good & (group == one)
-            keep = np.exp(-1.0 / MEMORY)
-            self._weight[one] = keep * self._weight[one] + 1.0
-            self._model[one] = keep * self._model[one] + np.abs(model_w - actual_w)[rows].mean()
-            self._naive[one] = keep * self._naive[one] + np.abs(naive_w - actual_w)[rows].mean()
-        enough = self._weight >= SCORES_MIN
-        self._demoted |= enough & (self._model > DEMOTED_ABOVE * self._naive)
-        self._demoted &= ~(self._model < RESTORED_BELOW * self._naive)
+        for one in range(self._ends_h.size):
+            rows = group == one
+            for rival in np.flatnonzero(good[rows].any(axis=0)):
+                both = rows & good[:, rival]
+                new = (1.0, error_w[both].mean(), rivals_error_w[both, rival].mean())
+                self._sums[one, rival] = np.exp(-1.0 / MEMORY) * self._sums[one, rival] + new
+        weight, model, naive = np.moveaxis(self._sums, -1, 0)
+        enough = weight >= SCORES_MIN
+        self._demoted |= (enough & (model > DEMOTED_ABOVE * naive)).any(axis=1)
+        self._demoted &= ~(~enough | (model < RESTORED_BELOW * naive)).all(axis=1)
 
     @property
     def demoted(self) -> bool:
-        """Whether persistence should be used instead."""
+        """Whether persistence should be used instead, for some leads at least."""
         return bool(self._demoted.any())
+
+    def trust(self, leads_h: FloatArray) -> FloatArray:
+        """Share of the model in a forecast [0..1], of the shape of leads [h ahead]: no step between its groups."""
+        middles_h = (self._ends_h + np.concatenate([[0.0], self._ends_h[:-1]])) / 2.0
+        share: FloatArray = np.interp(leads_h, middles_h, np.where(self._demoted, 0.0, 1.0))
+        return share
+
+    @property
+    def rival(self) -> int:
+        """The rival to take where the model is demoted: the one that errs least there."""
+        sums = self._sums[self._demoted if self.demoted else slice(None)]
+        weight, _, naive = np.moveaxis(sums, -1, 0)
+        error = np.where(weight > 0.0, naive / np.maximum(weight, 1e-9), np.inf).sum(axis=0)
+        return int(error.argmin())
+
+    def rival_error_w(self, leads_h: FloatArray) -> FloatArray:
+        """Mean absolute error of that rival, of the shape of leads [h ahead] [W]."""
+        weight, _, naive = np.moveaxis(self._sums[:, self.rival], -1, 0)
+        middles = np.minimum(np.searchsorted(self._ends_h, leads_h), self._ends_h.size - 1)
+        error_w: FloatArray = (naive / np.maximum(weight, 1e-9))[middles]
+        return error_w
 
     @property
     def reason(self) -> str:
         """Why it is demoted, for the operator; empty while it is not."""
-        return "; ".join(
-            f"up to {self._ends_h[one]:g} h ahead "
-            f"the model errs by {self._model[one] / self._weight[one] / 1e3:.0f} kW, "
-            f"persistence by {self._naive[one] / self._weight[one] / 1e3:.0f} kW"
-            for one in np.flatnonzero(self._demoted)
+        return "; ".join(self._errors(one) for one in np.flatnonzero(self._demoted).tolist())
+
+    def _errors(self, group: int) -> str:
+        weight, model, naive = self._sums[group, self.rival]
+        model, naive = model / max(weight, 1e-9), naive / max(weight, 1e-9)
+        return (
+            f"up to {self._ends_h[group]:g} h ahead the model errs by {model / 1e3:.0f} kW, "
+            f"{self._rivals[self.rival]} by {naive / 1e3:.0f} kW"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Promise:
+    first: int
+    model_w: FloatArray
+    rivals_w: FloatArray
+
+
+class Contest:
+    """A model against its rivals: keeps what each said every hour until it has come, and tells who may forecast."""
+
+    def __init__(self, name: str, rivals: Sequence[str]) -> None:
+        self.name = name
+        self._rivals = tuple(rivals)
+        self._promises: deque[_Promise] = deque(maxlen=PROMISES_MAX)
+        self.monitor = SkillMonitor(rivals)
+
+    @property
+    def rival(self) -> str:
+        """The rival to take where the model is demoted."""
+        return self._rivals[self.monitor.rival]
+
+    def restart(self) -> None:
+        """Forget all: another model forecasts from now on."""
+        self._promises.clear()
+        self.monitor = SkillMonitor(self._rivals)
+
+    def promise(self, first: int, model_w: FloatArray, rivals_w: FloatArray) -> None:
+        """Keep a forecast made in the hour before number `first`: means of hours [W], (n,) and (n, rivals)."""
+        self._promises.append(_Promise(first, model_w, rivals_w))
+
+    def settle(self, now: datetime, hour: int, actual_w: float) -> tuple[Event, ...]:
+        """Judge all that was said of an hour (its number since 1970); an event when the model loses or has its place.
+
+        `actual_w` is what came [W], NaN where that is not known.
+        """
+        said = [(p, hour - p.first) for p in self._promises if 0 <= hour - p.first < p.model_w.size]
+        if not said:
+            return ()
+        before = self.monitor.demoted
+        self.monitor.score(
+            np.array([lead + 1.0 for _, lead in said]),
+            np.array([promise.model_w[lead] for promise, lead in said]),
+            np.array([promise.rivals_w[lead] for promise, lead in said]),
+            np.full(len(said), actual_w),
+        )
+        if self.monitor.demoted is before:
+            return ()
+        if self.monitor.demoted:
+            text = f"the {self.name} forecast is demoted to {self.rival}: {self.monitor.reason}"
+            return (Event(now, Severity.WARNING, "brain", "forecast-demoted", text),)
+        text = f"the {self.name} forecast is better than persistence again, and is used"
+        return (Event(now, Severity.INFO, "brain", "forecast-restored", text),)

@@ -111,6 +111,13 @@ def pv_ahead(memory: CloudMemory, clear_pu: FloatArray, origins: IntArray, leads
     ValueError
         When an origin lies outside the record.
     """
+    index = index_ahead(memory, origins, leads)
+    ahead: FloatArray = np.clip(clear_pu[origins[:, None] + leads][..., None] * index, 0.0, 1.0)
+    return ahead
+
+
+def index_ahead(memory: CloudMemory, origins: IntArray, leads: IntArray) -> FloatArray:
+    """Cloud index by origin, lead and quantile (0.1, 0.5, 0.9), shape (n, leads, 3); as `pv_ahead`, in the dark too."""
     hours = memory.index.size
     if ((origins < 0) | (origins > hours)).any():
         raise ValueError(f"origins from {origins.min()} to {origins.max()}: the record has places 0 to {hours}")
@@ -125,9 +132,8 @@ def pv_ahead(memory: CloudMemory, clear_pu: FloatArray, origins: IntArray, leads
     # An hour that has hardly varied can vary less than the level carried on would have it.
     half = Z_80 * np.sqrt(np.maximum(variance, 0.0))
     centre = memory.mean[day[:, None], hour] + deviation
-    index = np.clip(np.stack([centre - half, centre, centre + half], axis=-1), INDEX_MIN, INDEX_MAX)
-    ahead: FloatArray = np.clip(clear_pu[targets][..., None] * index, 0.0, 1.0)
-    return ahead
+    index: FloatArray = np.clip(np.stack([centre - half, centre, centre + half], axis=-1), INDEX_MIN, INDEX_MAX)
+    return index
 
 
 def _today(memory: CloudMemory, day: IntArray, origins: IntArray) -> _Today:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from derms.domain.arrays import FloatArray
+from derms.errors import GridError
 from derms.grid.layout import FeederLayout
 
 SPREAD_PU = 0.06
@@ -90,9 +91,17 @@ def draw(
         Voltages at the points, shape (points,).
     dead
         Buses that no source reaches: drawn grey.
+
+    Raises
+    ------
+    GridError
+        Nothing is there to draw with.
     """
-    from matplotlib.collections import LineCollection
-    from matplotlib.figure import Figure
+    try:
+        from matplotlib.collections import LineCollection
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise GridError("pictures are drawn by matplotlib: pip install 'derms[planner]'") from error
 
     xy = places(layout, source_bus)
     x, y = xy.T

@@ -1,108 +1,213 @@
 """Decisions as bytes: a plan with all that it was made from, kept so exactly that it can be made again.
 
-JSON in which every float is written to its last bit (NaN included), compressed by zlib; arrays, times, enumerations and
-the domain's dataclasses carry their type.
+A record is a header (mark, version, check sum, lengths) and one zlib stream: a JSON text that says what there is, with
+every float to its last bit, and behind it the bytes of all arrays. What JSON does not know carries its type. Arrays
+that are equal are kept once; their bytes stand sorted by significance, which compresses better. The order of an
+array's axes in memory is kept, since a sum of floats depends on it.
 """
 
 import json
+import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from datetime import datetime
 from enum import Enum
+from functools import cache
+from importlib import import_module
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
-from derms.domain.der import Device, DeviceKind, Endpoint, Fleet, Link, Transport
-from derms.domain.dispatch import Dispatch
-from derms.domain.forecast import Forecast
-from derms.domain.grid import GridState, StateSummary, SwitchState, Topology
-from derms.domain.plan import Plan, PlanSource
-from derms.domain.quality import Quality
-from derms.domain.telemetry import TelemetrySnapshot
+from derms.errors import HistorianError
 
+VERSION = 2
+"""Version 1 was compressed JSON without a header."""
 COMPRESSION = 3
-"""Of 0..9: beyond it sizes fall by a tenth and times double."""
+"""Of 0..9: beyond it sizes fall by a few per cent and times double."""
+RAW_MAX_BYTES = 1 << 30
+"""A record that claims to be larger, unpacked, is damaged."""
 
-_KNOWN: Mapping[str, type[Any]] = {
-    kind.__name__: kind
-    for kind in (
-        Device,
-        DeviceKind,
-        Dispatch,
-        Endpoint,
-        Fleet,
-        Forecast,
-        GridState,
-        Link,
-        Plan,
-        PlanSource,
-        Quality,
-        StateSummary,
-        SwitchState,
-        TelemetrySnapshot,
-        Topology,
-        Transport,
-    )
+_MARK = b"DERM"
+_HEADER = struct.Struct(">4sBIIQ")
+"""Mark, version, CRC-32 of all that follows, length of the JSON text, length of text and arrays."""
+_LENGTHS = struct.Struct(">IQ")
+_KINDS = "fiub"
+"""Of what an array may be: floats, integers with and without sign, flags."""
+_FIRST_OF_ZLIB = b"\x78"
+
+_TYPES: Mapping[str, tuple[str, ...]] = {
+    "derms.control.signs": ("SignChanges",),
+    "derms.domain.der": ("Device", "DeviceKind", "Endpoint", "Fleet", "Link", "Transport"),
+    "derms.domain.dispatch": ("Dispatch", "Leeway", "Trim"),
+    "derms.domain.forecast": ("Forecast",),
+    "derms.domain.grid": ("GridState", "StateSummary", "SwitchState", "Topology"),
+    "derms.domain.plan": ("Plan", "PlanSource"),
+    "derms.domain.quality": ("Quality",),
+    "derms.domain.settings": ("PlanWeights",),
+    "derms.domain.telemetry": ("TelemetrySnapshot",),
+    "derms.optimize.fleet": ("FleetPlan", "PlannerState"),
+    "derms.optimize.horizon": ("FleetShape",),
+    "derms.optimize.master": ("Binding", "Built", "Slack", "Solution"),
+    "derms.optimize.portfolio": ("Days", "Desk", "Devices", "Envelopes", "Feeders", "Portfolio", "Rows", "Sites"),
+    "derms.optimize.share": ("Fairness", "Shares"),
+    "derms.optimize.zones": ("Zoning",),
 }
-"""The only types that stored bytes can bring to life, next to numbers, texts, lists, mappings, arrays and times."""
+"""The only types that stored bytes can bring to life, next to numbers, texts, lists, mappings, arrays and times; by the
+module that has them, which is loaded when a record holds one."""
+_MODULES = {name: module for module, names in _TYPES.items() for name in names}
 
 
 def pack(value: object) -> bytes:
     """The bytes of a value; TypeError for a type that is not known here."""
-    return zlib.compress(json.dumps(_tag(value), separators=(",", ":")).encode(), COMPRESSION)
+    arrays = _Arrays()
+    text = json.dumps(_tag(value, arrays), separators=(",", ":")).encode()
+    lengths = _LENGTHS.pack(len(text), len(text) + arrays.size)
+    body = zlib.compress(b"".join([text, *arrays.places]), COMPRESSION)
+    return _HEADER.pack(_MARK, VERSION, zlib.crc32(lengths + body), *_LENGTHS.unpack(lengths)) + body
 
 
 def unpack(data: bytes) -> Any:
-    """The value of bytes that `pack` made; arrays equal bit by bit."""
-    return json.loads(zlib.decompress(data), object_hook=_untag)
+    """The value of bytes that `pack` made; arrays equal bit by bit.
+
+    Raises
+    ------
+    HistorianError
+        The bytes are damaged, of a version that is not known here, or hold what is not.
+    """
+    text, arrays = _opened(data)
+    try:
+        return json.loads(text, object_hook=lambda found: _untag(found, arrays))
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise HistorianError(f"a record holds what this version of the product does not know: {error}") from error
 
 
-def _tag(value: object) -> Any:
+def _opened(data: bytes) -> tuple[bytes, memoryview]:
+    """The JSON text of a record, and the bytes of its arrays."""
+    if data[:1] == _FIRST_OF_ZLIB:
+        raise HistorianError("a record is of version 1, whose plans this product cannot read any more")
+    if len(data) < _HEADER.size or not data.startswith(_MARK):
+        raise HistorianError("a record is damaged: it does not begin like one")
+    _, version, crc, text_length, length = _HEADER.unpack_from(data)
+    if version != VERSION:
+        raise HistorianError(
+            f"a record is of version {version}, and this product knows version {VERSION}: use a newer one"
+        )
+    body = data[_HEADER.size :]
+    if zlib.crc32(_LENGTHS.pack(text_length, length) + body) != crc or length > RAW_MAX_BYTES:
+        raise HistorianError("a record is damaged: its check sum does not fit")
+    raw = _inflated(body, length)
+    return raw[:text_length], memoryview(raw)[text_length:]
+
+
+def _inflated(data: bytes, most: int) -> bytes:
+    try:
+        inflater = zlib.decompressobj()
+        raw = inflater.decompress(data, most)
+    except zlib.error as error:
+        raise HistorianError(f"a record is damaged: {error}") from error
+    if not inflater.eof:
+        raise HistorianError("a record is damaged: it ends too early, or does not end")
+    return raw
+
+
+class _Arrays:
+    """The bytes of arrays, each content once, with its place behind the text."""
+
+    def __init__(self) -> None:
+        self.places: dict[bytes, int] = {}
+        self.size = 0
+
+    def place(self, array: NDArray[Any]) -> int:
+        """Where the bytes of an array stand, which is in C order."""
+        content = array.view(np.uint8).reshape(-1, array.dtype.itemsize).T.tobytes() if array.size else b""
+        found = self.places.setdefault(content, self.size)
+        if found == self.size:
+            self.size += len(content)
+        return found
+
+
+def _tag(value: object, arrays: _Arrays) -> Any:
     """A value as JSON knows it; what JSON does not know becomes {"is": type, "of": content}."""
     match value:
         case Enum():
             return {"is": _known_name(value), "of": value.value}
         case None | bool() | int() | float() | str():
             return value
-        case np.ndarray() if value.dtype.kind in "fiub":
-            return {"is": "array", "of": value.tolist(), "dtype": value.dtype.str, "shape": value.shape}
+        case np.ndarray() if value.dtype.kind in _KINDS:
+            return _tag_array(value, arrays)
+        case csr_array():
+            parts = [_tag(part, arrays) for part in (value.data, value.indices, value.indptr)]
+            return {"is": "sparse", "of": parts, "shape": value.shape}
         case np.bool_() | np.integer() | np.floating():
             return value.item()
         case datetime():
             return {"is": "time", "of": value.isoformat()}
         case tuple():
-            return {"is": "tuple", "of": [_tag(item) for item in value]}
+            return {"is": "tuple", "of": [_tag(item, arrays) for item in value]}
         case list():
-            return [_tag(item) for item in value]
+            return [_tag(item, arrays) for item in value]
         case Mapping():
-            return {"is": "mapping", "of": [[_tag(key), _tag(item)] for key, item in value.items()]}
+            return {"is": "mapping", "of": [[_tag(key, arrays), _tag(item, arrays)] for key, item in value.items()]}
         case _ if is_dataclass(value):
-            content = {field.name: _tag(getattr(value, field.name)) for field in fields(value) if field.init}
+            content = {field.name: _tag(getattr(value, field.name), arrays) for field in fields(value) if field.init}
             return {"is": _known_name(value), "of": content}
     raise TypeError(f"cannot be stored with a decision: {type(value).__name__}")
 
 
+def _tag_array(array: NDArray[Any], arrays: _Arrays) -> dict[str, object]:
+    axes = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
+    in_memory = np.ascontiguousarray(array.transpose(axes))
+    return {
+        "is": "array",
+        "at": arrays.place(in_memory.reshape(-1)),
+        "dtype": array.dtype.str,
+        "shape": in_memory.shape if array.ndim else (),
+        "axes": axes,
+    }
+
+
 def _known_name(value: object) -> str:
-    name = type(value).__name__
-    if _KNOWN.get(name) is not type(value):
-        raise TypeError(f"cannot be stored with a decision: {name}")
-    return name
+    kind = type(value)
+    if _MODULES.get(kind.__name__) != kind.__module__:
+        raise TypeError(f"cannot be stored with a decision: {kind.__name__}")
+    return kind.__name__
 
 
-def _untag(found: dict[str, Any]) -> Any:
+@cache
+def _known(name: str) -> Any:
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def _untag(found: dict[str, Any], arrays: memoryview) -> Any:
     if "is" not in found:
         return found
+    if found["is"] == "array":
+        return _untag_array(found, arrays)
     kind, content = found["is"], found["of"]
     match kind:
-        case "array":
-            return np.array(content, dtype=found["dtype"]).reshape(found["shape"])
+        case "sparse":
+            matrix = csr_array(tuple(content), shape=tuple(found["shape"]))
+            _, matrix.indices, matrix.indptr = content
+            return matrix
         case "time":
             return datetime.fromisoformat(content)
         case "tuple":
             return tuple(content)
         case "mapping":
             return dict(content)
-    known = _KNOWN[kind]
-    return known(**content) if is_dataclass(known) else known(content)
+    known = _known(kind)
+    return known(**content) if isinstance(content, dict) else known(content)
+
+
+def _untag_array(found: Mapping[str, Any], arrays: memoryview) -> NDArray[Any]:
+    dtype = np.dtype(found["dtype"])
+    if dtype.kind not in _KINDS:
+        raise ValueError(f"an array of {dtype}")
+    count = int(np.prod(found["shape"], dtype=np.int64))
+    by_byte = np.frombuffer(arrays, np.uint8, count * dtype.itemsize, found["at"]).reshape(dtype.itemsize, count)
+    in_memory = np.ascontiguousarray(by_byte.T).view(dtype).reshape(found["shape"])
+    array: NDArray[Any] = in_memory.transpose(np.argsort(found["axes"]))
+    return array

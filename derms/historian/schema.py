@@ -63,6 +63,15 @@ decisions = Table(
 )
 """Plans with all that they were made from: `body` is what `derms.historian.replay` packs."""
 
+forecasts = Table(
+    "forecasts",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("made_us", BigInteger, nullable=False, index=True),
+    Column("body", LargeBinary, nullable=False),
+)
+"""Every forecast with the time it was made; `body` is what `derms.historian.replay` packs."""
+
 outcomes = Table(
     "outcomes",
     metadata,

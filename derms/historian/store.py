@@ -8,10 +8,13 @@ import json
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from platform import machine, python_version
 from typing import Any, get_args
 
 import numpy as np
@@ -23,6 +26,7 @@ from derms.domain.alarm import Event, Severity
 from derms.domain.arrays import ByteArray, FloatArray, IntArray
 from derms.domain.der import Fleet
 from derms.domain.dispatch import CommandRecord, Outcome, Quantity
+from derms.domain.forecast import Forecast
 from derms.domain.membership import Membership, Span
 from derms.domain.plan import Plan
 from derms.domain.quality import Quality
@@ -35,6 +39,12 @@ WAITING_MAX = 100_000
 """Entries of one kind that may wait for a flush; what comes beyond is dropped, and counted."""
 SAMPLES_WAITING_MAX = 500_000
 """The same for samples: devices times snapshots."""
+FORECASTS_WAITING_MAX = 10_000
+"""The same for forecasts: each is some ten kilobytes."""
+DECISIONS_WAITING_MAX = 288
+"""The same for decisions, a day of them: each of a large fleet is some megabytes."""
+MADE_WITH = ("derms", "numpy", "scipy", "cvxpy", "piqp", "clarabel")
+"""Packages of whose versions the last bit of a plan may depend."""
 
 _OUTCOMES = {kind.__name__: kind for kind in get_args(Outcome)}
 
@@ -57,6 +67,10 @@ class StoredDecision:
     at: datetime
     plan: Plan
     inputs: Mapping[str, Any]
+    device_ids: tuple[str, ...] = ()
+    """Of every row of the fleet; empty in old records."""
+    made_with: Mapping[str, str] = field(default_factory=dict)
+    """Versions of what made it, and its machine; empty in old records."""
 
 
 class Store:
@@ -73,11 +87,13 @@ class Store:
         self._outcomes: list[CommandRecord] = []
         self._events: list[Event] = []
         self._spans: list[Span] = []
+        self._forecasts: list[Forecast] = []
+        self._names = tuple(device.id for device in fleet.devices)
         self._sample_insert = _sample_insert(self._engine.dialect)
         with _translated():
             schema.metadata.create_all(self._engine)
             with self._engine.begin() as connection:
-                self._device_ids = _device_ids(connection, [device.id for device in fleet.devices])
+                self._device_ids = _device_ids(connection, self._names)
 
     def samples(self, snapshot: TelemetrySnapshot) -> None:
         """Take a snapshot of the fleet that the store was opened for."""
@@ -87,8 +103,16 @@ class Store:
         self._take(self._samples, entry, SAMPLES_WAITING_MAX // max(1, len(s.quality)))
 
     def decision(self, plan: Plan, **inputs: object) -> None:
-        """Take a plan with everything it was made from, of the types that `derms.historian.replay` knows."""
-        self._take(self._decisions, (plan, inputs))
+        """Take a plan with everything it was made from, of the types that `derms.historian.replay` knows.
+
+        Nothing that is given may be changed afterwards: it is packed at the next flush. What `derms explain` and
+        `derms replay` look for, and by which names, says `derms.service.decided.Decided`.
+        """
+        self._take(self._decisions, (plan, inputs), DECISIONS_WAITING_MAX)
+
+    def forecast(self, made: Forecast) -> None:
+        """Take a forecast."""
+        self._take(self._forecasts, made, FORECASTS_WAITING_MAX)
 
     def outcome(self, record: CommandRecord) -> None:
         """Take the end of a command."""
@@ -114,8 +138,10 @@ class Store:
         with self._flushing:
             samples, decisions = self._samples[:], self._decisions[:]
             outcomes, events, spans = self._outcomes[:], self._events[:], self._spans[:]
+            forecasts = self._forecasts[:]
             batches = (
-                (schema.decisions, [_decision_row(plan, inputs) for plan, inputs in decisions]),
+                (schema.decisions, [_decision_row(plan, inputs, self._names) for plan, inputs in decisions]),
+                (schema.forecasts, [_forecast_row(made) for made in forecasts]),
                 (schema.outcomes, [_outcome_row(record) for record in outcomes]),
                 (schema.events, [_event_row(entry) for entry in events]),
                 (schema.memberships, [_span_row(span) for span in spans]),
@@ -128,6 +154,7 @@ class Store:
                         connection.execute(insert(table), rows)
             del self._samples[: len(samples)], self._decisions[: len(decisions)]
             del self._outcomes[: len(outcomes)], self._events[: len(events)], self._spans[: len(spans)]
+            del self._forecasts[: len(forecasts)]
 
     def _write_samples(self, connection: Connection, samples: list[tuple[int, FloatArray, ByteArray]]) -> None:
         """Write samples in the order of the table's key; NaN becomes NULL."""
@@ -159,10 +186,12 @@ class Store:
         quality[np.isnan(values) & (quality == Quality.GOOD)] = Quality.NOT_IMPLEMENTED
         return Series(tuple(from_us(at_us) for at_us, _, _ in rows), values, quality)
 
-    def outcomes(self, start: datetime, end: datetime) -> list[CommandRecord]:
-        """Commands that ended in a period, in the order in which they ended."""
+    def outcomes(self, start: datetime, end: datetime, device: str | None = None) -> list[CommandRecord]:
+        """Commands that ended in a period, of all devices or of one, in the order in which they ended."""
         c = schema.outcomes.c
         query = select(schema.outcomes).where(c.ended_us >= to_us(start), c.ended_us < to_us(end))
+        if device is not None:
+            query = query.where(c.device == device)
         return [
             CommandRecord(
                 seq=row.seq,
@@ -198,8 +227,31 @@ class Store:
         c = schema.decisions.c
         query = select(c.body).where(c.at_us >= to_us(start), c.at_us < to_us(end)).order_by(c.at_us, c.id)
         for row in self._read(query):
-            plan, inputs = replay.unpack(row.body)
-            yield StoredDecision(plan.made_at, plan, inputs)
+            yield _decision(row.body)
+
+    def latest(self, *, plan_id: int | None = None, until: datetime | None = None) -> StoredDecision | None:
+        """The latest decision, of those with a plan's number, and of those made until a time; None for none.
+
+        Numbers of plans begin anew with each start of the service.
+        """
+        c = schema.decisions.c
+        query = select(c.body).order_by(c.at_us.desc(), c.id.desc()).limit(1)
+        if plan_id is not None:
+            query = query.where(c.plan_id == plan_id)
+        if until is not None:
+            query = query.where(c.at_us <= to_us(until))
+        rows = self._read(query)
+        return _decision(rows[0].body) if rows else None
+
+    def forecast_known_at(self, at: datetime) -> Forecast | None:
+        """The newest forecast that was made by a time: what was known then; None for none."""
+        c = schema.forecasts.c
+        query = select(c.body).where(c.made_us <= to_us(at)).order_by(c.made_us.desc(), c.id.desc()).limit(1)
+        rows = self._read(query)
+        if not rows:
+            return None
+        made: Forecast = replay.unpack(rows[0].body)
+        return made
 
     def _read(self, query: Select[Any]) -> Sequence[Any]:
         with _translated(), self._engine.connect() as connection:
@@ -261,9 +313,28 @@ def _device_ids(connection: Connection, names: Sequence[str]) -> IntArray:
     return np.array([ids[name] for name in names], dtype=np.intp)
 
 
-def _decision_row(plan: Plan, inputs: Mapping[str, object]) -> dict[str, Any]:
-    body = replay.pack([plan, inputs])
+def _decision_row(plan: Plan, inputs: Mapping[str, object], names: tuple[str, ...]) -> dict[str, Any]:
+    body = replay.pack([plan, inputs, names, made_with()])
     return {"at_us": to_us(plan.made_at), "plan_id": plan.id, "source": plan.source.value, "body": body}
+
+
+def _decision(body: bytes) -> StoredDecision:
+    plan, inputs, *more = replay.unpack(body)
+    return StoredDecision(plan.made_at, plan, inputs, *more)
+
+
+@cache
+def made_with() -> dict[str, str]:
+    """Versions of what plans are made with here, and the machine."""
+    found = {}
+    for name in MADE_WITH:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return {**found, "python": python_version(), "machine": machine()}
+
+
+def _forecast_row(made: Forecast) -> dict[str, object]:
+    return {"made_us": to_us(made.made_at), "body": replay.pack(made)}
 
 
 def _outcome_row(record: CommandRecord) -> dict[str, Any]:

@@ -18,16 +18,16 @@ def shifted(last: Plan, forecast: Forecast, battery: VirtualBattery, *, plan_id:
     the batteries cannot do any more, since they hold more or less than that plan expected, is left out.
     """
     offset_s = (forecast.start - last.start).total_seconds()
-    edges_s = np.arange(len(forecast.net_load_w) + 1, dtype=np.float64) * forecast.step_s + offset_s
-    ends_s = np.arange(len(last.battery_w) + 1, dtype=np.float64) * last.step_s
-    battery_w, energy_wh = _kept(_means(edges_s, last.battery_w, ends_s), battery, forecast.step_s)
+    edges_s = np.concatenate([[0.0], 3600.0 * forecast.ends_h]) + offset_s
+    ends_s = last.edges_s
+    battery_w, energy_wh = _kept(_means(edges_s, last.battery_w, ends_s), battery, forecast.hours)
     curtail_w = np.minimum(_means(edges_s, last.curtail_w, ends_s), np.maximum(forecast.pv_w, 0.0))
     return replace(
         last,
         id=plan_id,
         made_at=forecast.made_at,
         start=forecast.start,
-        step_s=forecast.step_s,
+        hours=forecast.hours,
         battery_w=battery_w,
         curtail_w=curtail_w,
         energy_wh=energy_wh,
@@ -46,26 +46,21 @@ def _means(edges_s: FloatArray, values: FloatArray, ends_s: FloatArray) -> Float
 
 def rules(forecast: Forecast, battery: VirtualBattery, *, plan_id: int, reason: str) -> Plan:
     """Half of the distance to the forecast's mean, within power and energy: plain, and safe without a solver."""
-    battery_w, energy_wh = _kept(0.5 * (forecast.net_load_w - forecast.net_load_w.mean()), battery, forecast.step_s)
+    mean_w = float(np.average(forecast.net_load_w, weights=forecast.hours))
+    battery_w, energy_wh = _kept(0.5 * (forecast.net_load_w - mean_w), battery, forecast.hours)
     return _plan(forecast, battery_w, energy_wh, plan_id, PlanSource.RULES, reason)
 
 
-def _kept(wanted_w: FloatArray, battery: VirtualBattery, step_s: float) -> tuple[FloatArray, FloatArray]:
+def _kept(wanted_w: FloatArray, battery: VirtualBattery, hours: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Powers [W] cut to what a battery can do, and its energy at the end of each step [Wh], both of shape (steps,)."""
-    hours = step_s / 3600.0
     battery_w = np.clip(wanted_w, -battery.p_rated_w, battery.p_rated_w)
-    energy_wh = np.zeros_like(battery_w)
     stored_wh = battery.energy_wh
     for step, power_w in enumerate(battery_w):
-        out_w = max(0.0, stored_wh - battery.energy_min_wh) * battery.efficiency_frac / hours
-        in_w = max(0.0, battery.energy_max_wh - stored_wh) / battery.efficiency_frac / hours
+        out_w = max(0.0, stored_wh - battery.energy_min_wh) * battery.efficiency_frac / hours[step]
+        in_w = max(0.0, battery.energy_max_wh - stored_wh) / battery.efficiency_frac / hours[step]
         battery_w[step] = min(max(power_w, -in_w), out_w)
-        if battery_w[step] > 0.0:
-            stored_wh -= battery_w[step] / battery.efficiency_frac * hours
-        else:
-            stored_wh -= battery_w[step] * battery.efficiency_frac * hours
-        energy_wh[step] = stored_wh
-    return battery_w, energy_wh
+        stored_wh += float(battery.flow_wh(battery_w[step], hours[step]))
+    return battery_w, battery.energy_wh + np.cumsum(battery.flow_wh(battery_w, hours))
 
 
 def defaults(forecast: Forecast, battery: VirtualBattery, *, plan_id: int, reason: str) -> Plan:
@@ -88,7 +83,7 @@ def _plan(
         id=plan_id,
         made_at=made_at,
         start=forecast.start,
-        step_s=forecast.step_s,
+        hours=forecast.hours,
         battery_w=battery_w,
         curtail_w=np.zeros_like(battery_w),
         energy_wh=energy_wh,

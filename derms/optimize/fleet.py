@@ -4,8 +4,11 @@ The system problem starts with all feeders pooled. Each feeder's own limits and 
 what its stores would do; one that is violated is modelled from then on, with zones told apart by its rows. Where the
 stores of a modelled feeder miss a row that their zones keep, the difference is added to the row. The set of what is
 modelled only grows, so the two agree after a few rounds, and the next plan starts where the last ended.
+
+Before all that, what sites, an emergency and energy that is due leave each store is worked into its own bounds.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,13 +16,20 @@ from scipy.sparse import csr_array
 
 from derms.domain.arrays import FloatArray, IntArray
 from derms.domain.settings import PlanWeights
+from derms.errors import PlanError
+from derms.optimize.envelopes import within_envelopes
 from derms.optimize.master import Master, Slack, Solution, feeder_limit, ranked
 from derms.optimize.portfolio import Portfolio
 from derms.optimize.share import Fairness, Shares, share
-from derms.optimize.zones import Zoning, feeder_shares, row_effects, zoning
+from derms.optimize.sites import within_sites
+from derms.optimize.zones import Zoning, due_scatter_h, feeder_shares, row_effects, zoning
 
 ROUNDS_MAX = 8
 CORRECTIONS_MAX = 2
+SCATTER_MORE_H = 1.0
+"""By which stores of one zone may come to be due further apart before zones are made anew."""
+SHORT_MIN_WH = 1.0
+"""Of what is due, that may be missing without a word."""
 TOLERANCE_FRAC = 1e-3
 """Of the range between its limits by which a feeder or row may miss one before it is modelled or corrected."""
 
@@ -66,16 +76,21 @@ class FleetPlanner:
         self._feeders: IntArray = np.zeros(0, dtype=np.intp)
         self._rows: IntArray = np.zeros(0, dtype=np.intp)
         self._master: Master | None = None
+        self._scatter_h = 0.0
 
-    def plan(self, portfolio: Portfolio, *, iterations: int = 100) -> FleetPlan:
-        """Plan for what is known now.
+    def plan(
+        self, portfolio: Portfolio, *, iterations: int = 100, late: Callable[[], bool] = lambda: False
+    ) -> FleetPlan:
+        """Plan for what is known now, with so many iterations to a solve, until it is late.
 
         Raises
         ------
         PlanError
-            The portfolio is absurd, or the solver has no solution that it calls solved.
+            The portfolio is absurd, the solver has no solution that it calls solved, or there is no time left.
         """
-        given = portfolio.checked()
+        given, short = _narrowed(portfolio.checked())
+        if self._master is not None and self._outlived(self._master.zones, given):
+            self._master = None
         self._model(np.array(sorted(given.desk.hold_w), dtype=np.intp), self._rows, given.rows.feeder)
         bias = np.zeros((len(self._rows), len(given.hours)))
         corrections = 0
@@ -83,8 +98,11 @@ class FleetPlanner:
             if self._master is None:
                 zones = zoning(given, self._feeders, self._rows, per_feeder=self._per_feeder)
                 self._master = Master(given, zones, self._weights, scale_w=self._scale_w)
+                self._scatter_h = due_scatter_h(given, zones)
                 bias = np.zeros((len(self._rows), len(given.hours)))
             solution = self._master.solve(given, bias, iterations=iterations)
+            if late():
+                raise PlanError(f"no plan: none that all feeders agree to in time, after {number} rounds")
             plan = self._spread(given, self._master.zones, solution, number)
             overloaded, misses, moved = _disagreement(given, plan)
             if self._model(overloaded, _worst(misses, given.rows.feeder), given.rows.feeder):
@@ -96,7 +114,11 @@ class FleetPlanner:
             # The problem moves rows by what its zones did when it was built, the stores do by what they do now.
             bias[missed] = (moved[self._rows] - self._master.effects @ solution.injected_w)[missed]
         agreed = not misses.any() and not len(overloaded)
-        return replace(plan, agreed=agreed, gave_way=_gave_way(given, plan))
+        return replace(plan, agreed=agreed, gave_way=(*_gave_way(given, plan), *short))
+
+    def _outlived(self, zones: Zoning, given: Portfolio) -> bool:
+        """Whether zones were made for another fleet, or for cars that have left."""
+        return len(zones.zone) != len(given.devices) or due_scatter_h(given, zones) > self._scatter_h + SCATTER_MORE_H
 
     def _model(self, feeders: IntArray, rows: IntArray, row_feeder: IntArray) -> bool:
         """Model these feeders, and these rows with theirs, from now on; whether that is anything new."""
@@ -126,6 +148,27 @@ class FleetPlanner:
             agreed=False,
             gave_way=(),
         )
+
+
+def _narrowed(portfolio: Portfolio) -> tuple[Portfolio, tuple[Slack, ...]]:
+    """The portfolio with all that stores have to keep to in their own bounds, and what is due and cannot be met."""
+    hours, desk = portfolio.hours, portfolio.desk
+    devices = within_sites(portfolio.devices, portfolio.sites, len(hours))
+    if desk.emergency:
+        later = np.cumsum(hours) > desk.hold_h + 1e-9
+        devices = replace(devices, charge_max_w=devices.charge_max_w * later)
+    devices, short_wh = within_envelopes(devices, hours)
+    short = np.flatnonzero(short_wh > SHORT_MIN_WH)
+    named = () if devices.envelopes is None else devices.envelopes.device[short]
+    return replace(portfolio, devices=devices), tuple(
+        Slack(energy_due(int(store)), 1, float(missing_wh))
+        for store, missing_wh in zip(named, short_wh[short], strict=True)
+    )
+
+
+def energy_due(store: int) -> str:
+    """What the energy that a store has to have at some time is called."""
+    return f"energy due of store {store}"
 
 
 def _held(given: Portfolio, zones: Zoning, held_w: FloatArray) -> FloatArray:

@@ -33,7 +33,8 @@ SLACK_COST = 20.0
 EMERGENCY_VALUE = 10.0
 """Per pu h that is discharged in an emergency: above all else but limits."""
 BOTH_MAX_FRAC = 1e-4
-"""Of its power a zone may charge and discharge at once; more is done away with, not netted."""
+"""Of its power a zone may charge and discharge at once, or as much as the solver is inaccurate; more is done away
+with, not netted."""
 SLACK_MIN_PU = 1e-6
 EPS = 1e-6
 NEVER_INFEASIBLE_EPS = 1e-12
@@ -73,6 +74,7 @@ class Solution:
     net_w: FloatArray
     slacks: tuple[Slack, ...]
     binding: tuple[Binding, ...]
+    solver: str
     iterations: int
     objective: float
 
@@ -155,7 +157,7 @@ class Master:
         found = self._run(changed)
         for everywhere in (False, True):
             charge, discharge = self._of(found.x, "charge"), self._of(found.x, "discharge")
-            both = np.minimum(charge, discharge) > BOTH_MAX_FRAC * now.power_w[:, None] / self._scale_w
+            both = np.minimum(charge, discharge) > np.maximum(BOTH_MAX_FRAC * now.power_w[:, None] / self._scale_w, EPS)
             if not both.any():
                 break
             # First where it happens; should it then happen elsewhere, each zone keeps to its direction in every step.
@@ -173,7 +175,7 @@ class Master:
         # The result of an earlier solve stays in the solver when a later one fails.
         if status == piqp.PIQP_SOLVED:
             price = np.nan_to_num(np.array(result.z_bu)) + np.nan_to_num(np.array(result.z_bl))
-            return _Found(np.array(result.x), price, int(result.info.iter), float(result.info.primal_obj))
+            return _Found(np.array(result.x), price, int(result.info.iter), float(result.info.primal_obj), "PIQP")
         return _second(changed.form(), self._solver.settings.max_iter, f"PIQP: {status.name}")
 
     def _of(self, x: FloatArray, name: str) -> FloatArray:
@@ -277,6 +279,7 @@ class Master:
             net_w=portfolio.feeders.net_load_w.sum(axis=0) - injected_w.sum(axis=0) + held_w.sum(axis=0),
             slacks=self._slacks(x, portfolio, now),
             binding=self._binding(found.price, portfolio),
+            solver=found.solver,
             iterations=found.iterations,
             objective=found.objective,
         )
@@ -364,6 +367,7 @@ class _Found:
     """Duals of the bounds of x, both added."""
     iterations: int
     objective: float
+    solver: str
 
 
 def _second(form: StandardForm, iterations: int, before: str) -> _Found:
@@ -389,4 +393,4 @@ def _second(form: StandardForm, iterations: int, before: str) -> _Found:
     duals = np.array(solution.z)[len(form.b) + len(form.h) :]
     price[upper] += duals[: len(upper)]
     price[lower] += duals[len(upper) :]
-    return _Found(np.array(solution.x), price, int(solution.iterations), float(solution.obj_val))
+    return _Found(np.array(solution.x), price, int(solution.iterations), float(solution.obj_val), "Clarabel")

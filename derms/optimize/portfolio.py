@@ -19,6 +19,8 @@ POWER_MAX_W = 1e11
 DEVICE_MAX_W = 1e9
 HOURS_MAX = 1e3
 """Hours from full to empty that a store can have: beyond it power and energy are in different units."""
+OVERFULL_FRAC = 1.5
+"""Of what a store holds at most, more than which nobody measures in it or asks of it."""
 
 
 EFFICIENCY_UNKNOWN_FRAC = 0.95
@@ -32,6 +34,25 @@ class Rank(IntEnum):
     NOT_WORSE = 1
     """Not to be violated further than without the plan."""
     IGNORED = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Envelopes:
+    """Stores whose energy has a course to keep to: cars that leave, loads that wait, aggregators; a row each."""
+
+    device: IntArray
+    """Which store, shape (k,)."""
+    low_wh: FloatArray
+    """Least energy at the end of each step, -inf where nothing is due, shape (k, steps)."""
+    high_wh: FloatArray
+    """Greatest energy, inf where there is room for anything, likewise."""
+
+    def __len__(self) -> int:
+        return len(self.device)
+
+    def rows(self, which: BoolArray) -> "Envelopes":
+        """Some of the rows."""
+        return Envelopes(device=self.device[which], low_wh=self.low_wh[which], high_wh=self.high_wh[which])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -51,9 +72,37 @@ class Devices:
     """One way."""
     available: BoolArray
     """May be commanded."""
+    envelopes: Envelopes | None = None
+    turn: FloatArray | None = None
+    """Whose turn comes first where stores share in order, smallest first: cost, or minus the time they joined; (n,)."""
 
     def __len__(self) -> int:
         return len(self.feeder)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Sites:
+    """Connections with several devices behind them, and inverters that stores share with PV."""
+
+    site: IntArray
+    """Of each device, -1 where it has a connection of its own, shape (n,)."""
+    load_w: FloatArray
+    """Forecast of what else the site draws, without its PV, shape (sites, steps); NaN where nobody knows."""
+    pv_w: FloatArray
+    """Forecast of its PV, shape (sites, steps)."""
+    import_max_w: FloatArray
+    """Limit at the point of common coupling, shape (sites,)."""
+    export_max_w: FloatArray
+    inverter: IntArray
+    """Of each device, -1 where it has one of its own, shape (n,)."""
+    inverter_pv_w: FloatArray
+    """Forecast of the PV behind it, shape (inverters, steps)."""
+    inverter_max_w: FloatArray
+    """Rating, shape (inverters,)."""
+    backup_wh: FloatArray
+    """Kept in each store for an outage, shape (n,)."""
+    solar_only: BoolArray
+    """May charge from its site's PV only, shape (n,)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -155,6 +204,7 @@ class Portfolio:
     """Over which means are taken that ramps are counted between [h]; three hours hold a whole number of them."""
     days: Days | None = None
     """None: all steps are one day."""
+    sites: Sites | None = None
 
     def counted(self) -> Days:
         """The days, whether told or not."""
@@ -177,6 +227,8 @@ class Portfolio:
             raise PlanError("no plan: a network row is not finite")
         if (self.feeders.pv_w < 0.0).any() or not (self.hours > 0.0).all():
             raise PlanError("no plan: PV power below zero, or a step without length")
+        if self.sites is not None and not _placed(self.sites, len(self.devices)):
+            raise PlanError("no plan: sites do not tell of every device where it is")
         if (self.feeders.low_w > self.feeders.high_w).any() or (self.rows.low > self.rows.high).any():
             raise PlanError("no plan: a lower limit is above the upper one")
         days = self.counted()
@@ -202,6 +254,27 @@ class Portfolio:
         )
 
 
+def _placed(sites: Sites, count: int) -> bool:
+    """Whether each device is at a site and an inverter that there are, or at none."""
+    told = all(len(column) == count for column in (sites.site, sites.inverter, sites.backup_wh, sites.solar_only))
+    return (
+        told
+        and bool(((sites.site >= -1) & (sites.site < len(sites.load_w))).all())
+        and bool(((sites.inverter >= -1) & (sites.inverter < len(sites.inverter_pv_w))).all())
+    )
+
+
+def _on_course(devices: Devices) -> BoolArray:
+    """False for stores with an envelope that nobody can keep to: upside down, far beyond the store, or no number."""
+    on_course = np.ones(len(devices), dtype=np.bool_)
+    bound = devices.envelopes
+    if bound is not None:
+        most_wh = OVERFULL_FRAC * devices.stored_max_wh[bound.device, None]
+        sound = (bound.low_wh <= bound.high_wh) & (bound.low_wh <= most_wh) & (bound.high_wh >= 0.0)
+        on_course[bound.device] = sound.all(axis=1)
+    return on_course
+
+
 def _believed(devices: Devices) -> Devices:
     """Devices with a number that is missing or absurd neither take nor give, and hold nothing."""
     power_w = np.maximum(devices.charge_max_w.max(axis=1), devices.discharge_max_w.max(axis=1))
@@ -219,9 +292,10 @@ def _believed(devices: Devices) -> Devices:
         & (devices.stored_min_wh >= 0.0)
         & (devices.stored_max_wh < HOURS_MAX * power_w)
         & (devices.stored_wh >= -0.5 * devices.stored_max_wh)
-        & (devices.stored_wh <= 1.5 * devices.stored_max_wh)
+        & (devices.stored_wh <= OVERFULL_FRAC * devices.stored_max_wh)
+        & _on_course(devices)
     )
-    keep = believed[:, None]
+    keep, bound = believed[:, None], devices.envelopes
     return replace(
         devices,
         charge_max_w=np.where(keep, devices.charge_max_w, 0.0),
@@ -231,4 +305,5 @@ def _believed(devices: Devices) -> Devices:
         stored_max_wh=np.where(believed, devices.stored_max_wh, 0.0),
         efficiency_frac=np.where(plausible, devices.efficiency_frac, EFFICIENCY_UNKNOWN_FRAC),
         available=believed,
+        envelopes=None if bound is None else bound.rows(believed[bound.device]),
     )

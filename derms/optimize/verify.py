@@ -70,9 +70,8 @@ def check_numbers(plan: Plan, battery: VirtualBattery, pv_w: FloatArray, load_w:
 
 def _check_energy(plan: Plan, battery: VirtualBattery) -> list[str]:
     """Follow the store through the plan; outside its bounds it must at least move back towards them."""
-    hours = plan.step_s / 3600.0
     efficiency = battery.efficiency_frac
-    flow_wh = np.where(plan.battery_w > 0.0, -plan.battery_w / efficiency, -plan.battery_w * efficiency) * hours
+    flow_wh = np.where(plan.battery_w > 0.0, -plan.battery_w / efficiency, -plan.battery_w * efficiency) * plan.hours
     stored_wh = battery.energy_wh + np.cumsum(flow_wh)
     margin_wh = 0.02 * max(battery.energy_max_wh - battery.energy_min_wh, 1.0)
     low_wh = min(battery.energy_min_wh, battery.energy_wh) - margin_wh

@@ -1,7 +1,8 @@
 """The verifier of fleet plans: what every store's first setpoints must satisfy. Shares no code with the optimizer.
 
-Within power and energy of each store; the sums as planned, or the shortfall reported; feeders and network rows within
-their limits or no worse than without the plan, unless the plan named the limit as one that gives way.
+Within power and energy of each store, and of its site; what is due still possible, where it is at all; the sums as
+planned, or the shortfall reported; feeders and network rows within their limits or no worse than without the plan,
+unless the plan named the limit as one that gives way.
 """
 
 from collections.abc import Collection
@@ -11,9 +12,8 @@ from scipy.sparse import csr_array
 
 from derms.domain.arrays import FloatArray
 from derms.optimize.portfolio import Portfolio
+from derms.optimize.verify_stores import due_faults, site_faults, store_faults
 
-POWER_TOLERANCE_FRAC = 1e-6
-ENERGY_TOLERANCE_FRAC = 1e-6
 LIMIT_TOLERANCE_FRAC = 2e-3
 """Of the range between limits."""
 
@@ -36,36 +36,13 @@ def check_shares(
     """
     if not (np.isfinite(power_w).all() and np.isfinite(held_w).all()):
         return ["setpoints that are not finite"]
-    wrong = _store_faults(given, power_w)
+    wrong = store_faults(given, power_w) + site_faults(given, power_w) + due_faults(given, power_w, named)
     off_w = np.abs(power_w.sum(axis=0) - promised_w).max(initial=0.0)
     if off_w > 1e-4 * max(float(given.devices.discharge_max_w.max(axis=1).sum()), 1.0):
         wrong.append(f"setpoints differ from the plan by {off_w / 1e3:.1f} kW, and the plan does not say so")
     if (held_w < -1.0).any() or (held_w > given.feeders.pv_w * 1.001 + 1.0).any():
         wrong.append("more PV held back than there is")
     return wrong + _network_faults(given, power_w, held_w[:, : power_w.shape[1]], named)
-
-
-def _store_faults(given: Portfolio, power_w: FloatArray) -> list[str]:
-    devices, shared = given.devices, power_w.shape[1]
-    wrong = []
-    room_w = POWER_TOLERANCE_FRAC * np.maximum(devices.discharge_max_w, devices.charge_max_w) + 1e-3
-    out_w, in_w = (
-        np.broadcast_to(most_w[:, :shared], power_w.shape) for most_w in (devices.discharge_max_w, devices.charge_max_w)
-    )
-    beyond = ((power_w > out_w + room_w[:, :shared]) | (-power_w > in_w + room_w[:, :shared])).any(axis=1)
-    if beyond.any():
-        wrong.append(f"{np.count_nonzero(beyond)} stores beyond their power")
-    if power_w[~devices.available].any():
-        wrong.append("stores are commanded that are not available")
-    loss = np.where(power_w > 0.0, 1.0 / devices.efficiency_frac[:, None], devices.efficiency_frac[:, None])
-    stored_wh = devices.stored_wh[:, None] - np.cumsum(power_w * loss * given.hours[:shared], axis=1)
-    room_wh = ENERGY_TOLERANCE_FRAC * devices.stored_max_wh + 1e-3
-    low_wh = np.minimum(devices.stored_min_wh, devices.stored_wh) - room_wh
-    high_wh = np.maximum(devices.stored_max_wh, devices.stored_wh) + room_wh
-    outside = (stored_wh.min(axis=1) < low_wh) | (stored_wh.max(axis=1) > high_wh)
-    if outside.any():
-        wrong.append(f"{np.count_nonzero(outside)} stores beyond their energy")
-    return wrong
 
 
 def _network_faults(given: Portfolio, power_w: FloatArray, held_w: FloatArray, named: Collection[str]) -> list[str]:

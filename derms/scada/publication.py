@@ -49,10 +49,10 @@ def as_csv(publication: Publication) -> bytes:
 def _steps(publication: Publication) -> Iterator[tuple[str, str, float, float, float]]:
     plan = publication.plan
     columns = (plan.net_load_w, plan.battery_w, plan.curtail_w)
-    for step, powers_w in enumerate(zip(*(column.tolist() for column in columns), strict=True)):
-        start = plan.start + timedelta(seconds=step * plan.step_s)
+    edges = [plan.start + timedelta(seconds=edge_s) for edge_s in plan.edges_s.tolist()]
+    for start, end, *powers_w in zip(edges[:-1], edges[1:], *(column.tolist() for column in columns), strict=True):
         net_kw, battery_kw, curtail_kw = (round(p_w / 1e3, 3) for p_w in powers_w)
-        yield utc_text(start), utc_text(start + timedelta(seconds=plan.step_s)), net_kw, battery_kw, curtail_kw
+        yield utc_text(start), utc_text(end), net_kw, battery_kw, curtail_kw
 
 
 def utc_text(at: datetime) -> str:

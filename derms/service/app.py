@@ -12,11 +12,11 @@ from typing import Any
 
 from derms.domain.alarm import Event, Severity
 from derms.domain.dispatch import CommandRecord
+from derms.domain.mode import Mode
 from derms.field.ending import END_S, end
 from derms.field.reconcile import FINISH_S, HAND_BACK_S
 from derms.grid.open import open_engine
 from derms.historian.store import Store
-from derms.optimize.horizon import SolverLimits
 from derms.ports import Clock, DriverKit
 from derms.scada.publish import WITHDRAW_S
 from derms.service import plugins
@@ -26,6 +26,7 @@ from derms.service.config import Site
 from derms.service.gateway import Gateway
 from derms.service.scada import Modbus, Wiring, open_publisher, open_source
 from derms.service.supervisor import Supervisor
+from derms.service.trimming import measured
 
 FIRST_ESTIMATE_POLLS, FIRST_PLAN_POLLS, FIRST_RECORD_POLLS = 1.5, 2.0, 2.5
 """After the start, in poll intervals: the first poll of every device is in by then."""
@@ -52,7 +53,8 @@ class Surroundings:
     chance: random.Random
     executor: Executor | None
     """One worker thread for the engine and the optimizer; None where the loop runs such work in place."""
-    limits: SolverLimits
+    plan_deadline_s: float | None = None
+    """Time by the clock after which a plan that is not there is given up [s]; None where the clock runs otherwise."""
     ending: Callable[[], AbstractContextManager[None]] = nullcontext
     """Around the end of the service: what sees to it that there is one."""
 
@@ -78,6 +80,9 @@ class Service:
         self._ending = around.ending
         self._on_event = on_event
         self.store = Store(f"sqlite:///{site.storage / 'historian.sqlite'}", site.fleet)
+        wiring = Wiring(clock=around.clock, chance=around.chance, on_event=self._event, modbus=modbus_scada)
+        self.scada = open_source(site, wiring)
+        self.publisher = open_publisher(site, wiring)
         self.gateway = Gateway(
             site,
             drivers=drivers,
@@ -86,10 +91,8 @@ class Service:
             journal=site.storage / "commands.journal",
             on_event=self._event,
             on_outcome=self._outcome,
+            measure=lambda snapshot: measured(self.scada.reading(snapshot)),
         )
-        wiring = Wiring(clock=around.clock, chance=around.chance, on_event=self._event, modbus=modbus_scada)
-        self.scada = open_source(site, wiring)
-        self.publisher = open_publisher(site, wiring)
         self.brain = Brain(
             site,
             gateway=self.gateway,
@@ -98,7 +101,7 @@ class Service:
             store=self.store,
             clock=around.clock,
             executor=around.executor,
-            limits=around.limits,
+            plan_deadline_s=around.plan_deadline_s,
             on_event=self._event,
             on_plan=self.publisher.offer if self.publisher else None,
         )
@@ -109,11 +112,14 @@ class Service:
         site, brain = self.site, self.brain
         start, poll = self._clock.utc(), timedelta(seconds=site.field.poll_s)
         scada = every(site.scada.every_s, first=start + FIRST_SCADA)
+        first_plan = start + FIRST_PLAN_POLLS * poll
+        trims = site.mode is Mode.AUTO and site.dispatch.trim_frac > 0.0
         table = (
             Job("scada", scada, self.scada.poll),
             *([Job("publish", scada, self.publisher.send)] if self.publisher else []),
             Job("estimate", every(site.estimate.every_s, first=start + FIRST_ESTIMATE_POLLS * poll), brain.estimate),
-            Job("plan", every(site.plan.every_s, first=start + FIRST_PLAN_POLLS * poll), brain.plan),
+            Job("plan", every(site.plan.every_s, first=first_plan), brain.plan),
+            *([Job("trim", every(site.dispatch.trim_every_s, first=first_plan), self.gateway.trim)] if trims else []),
             Job("record", every(RECORD_EVERY_S, first=start + FIRST_RECORD_POLLS * poll), brain.record),
         )
         return tuple(self.supervisor.guarded(job) for job in table)

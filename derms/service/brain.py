@@ -4,15 +4,17 @@ It may hang or die: devices do not notice within the dispatch's validity.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from datetime import datetime, timedelta
+from threading import Thread
 from typing import Protocol, TypeVar
 
 import numpy as np
 
-from derms.control.cycle import ControlState, CycleInput, CycleSettings, Decision, decide
+from derms.control.compose import LOOK_BACK_H, PlanTerms
+from derms.control.cycle import ControlState, CycleInput, CycleSettings, Decision, decide, shared_steps
 from derms.domain.alarm import Event, Severity
 from derms.domain.arrays import BoolArray, FloatArray
 from derms.domain.der import DeviceKind
@@ -25,14 +27,19 @@ from derms.domain.quality import Quality
 from derms.domain.scada import PointKind, ScadaReading, head_phases
 from derms.domain.strain import Strain
 from derms.domain.telemetry import Identity, TelemetrySnapshot
-from derms.forecast.netload import CLOUD_TYPICAL, QUARTER_S, Place, forecast, load_profile, standard_profile
+from derms.forecast.forecaster import Forecaster
+from derms.forecast.gates import Refusal
+from derms.forecast.netload import Place
 from derms.forecast.pv import ClearSky
+from derms.forecast.sun import CLOUD_TYPICAL
 from derms.grid.engine import Engine
 from derms.grid.estimate import estimate
+from derms.grid.look_ahead import Moment, examine
 from derms.grid.strain import strain
 from derms.grid.topology import AsOperated, follow
 from derms.historian.store import Store
-from derms.optimize.horizon import PAST_STEPS, Horizon, HorizonInput, HorizonOutput, SolverLimits
+from derms.optimize.fleet import FleetPlan, FleetPlanner
+from derms.optimize.portfolio import Desk, Portfolio
 from derms.ports import Clock, ScadaSource
 from derms.scada.topology import as_operated, changes, with_doubt
 from derms.service.config import Site
@@ -41,8 +48,10 @@ from derms.service.sensors import Sensors
 
 T = TypeVar("T")
 
-DISPATCH_STEPS = 4
-"""Plan steps shared out to devices: an hour, well beyond a dispatch's validity."""
+SHARED_H = 1.0
+"""Plan steps that are shared out to devices: an hour, well beyond a dispatch's validity."""
+SEEDED = 4 * LOOK_BACK_H
+"""Quarter hours of the utility's records that the memory starts from."""
 LAST_GOOD_AGE_MAX_S = 4 * 3600.0
 STATE_AGE_MAX_ESTIMATES = 6
 """Age of the feeder's state, in estimates, beyond which nothing is verified against it and so nothing is planned."""
@@ -71,9 +80,9 @@ class Brain:
         store: Store,
         clock: Clock,
         executor: Executor | None,
-        limits: SolverLimits,
         on_event: Callable[[Event], None],
         on_plan: Callable[[Plan, datetime], None] | None = None,
+        plan_deadline_s: float | None = None,
     ) -> None:
         self._site = site
         self._gateway = gateway
@@ -82,7 +91,7 @@ class Brain:
         self._store = store
         self._clock = clock
         self._executor = executor
-        self._limits = limits
+        self._plan_deadline_s = plan_deadline_s
         self._on_event = on_event
         self._on_plan = on_plan
         self._place = Place(ClearSky(site.latitude, site.longitude), site.timezone)
@@ -91,17 +100,37 @@ class Brain:
         self._engine_rows = np.array([row for row, der in enumerate(package.ders) if der.id in fleet.index], np.intp)
         self._head_rows = fleet.rows(DeviceKind.HEAD_METER)
         self._pv_rated_w = float(fleet.p_rated_w[fleet.is_pv].sum())
-        self._horizon = Horizon(
-            steps=site.plan.steps, step_s=site.plan.step_s, scale_w=package.peak_w, weights=site.plan.weights
+        plan = site.plan
+        self._planner = FleetPlanner(
+            plan.weights, scale_w=package.peak_w, shared_steps=shared_steps(plan.hours, SHARED_H)
         )
-        self._memory = Observation(fleet, step_s=QUARTER_S, steps=PAST_STEPS)
+        self._cycle = CycleSettings(
+            shared_h=SHARED_H,
+            validity_s=site.dispatch.validity_s,
+            last_good_age_max_s=LAST_GOOD_AGE_MAX_S,
+            timezone=site.timezone,
+            terms=PlanTerms(
+                period_h=plan.period_h,
+                peak_floor_w=1e3 * plan.peak_floor_kw,
+                desk=Desk(
+                    reserve_up_w=1e3 * plan.reserve_up_kw,
+                    reserve_down_w=1e3 * plan.reserve_down_kw,
+                    ramp_w_per_h=60e3 * plan.ramp_kw_per_min,
+                ),
+            ),
+        )
+        periods = round(LOOK_BACK_H / plan.period_h)
+        self._memory = Observation(fleet, step_s=3600.0 * plan.period_h, steps=periods)
         times, net_w = scada.history()
-        self._memory.seed(times[-PAST_STEPS:], net_w[-PAST_STEPS:])
-        self._profile_w = load_profile(times, net_w, self._pv_rated_w, self._place)
+        self._memory.seed(times[-SEEDED:], net_w[-SEEDED:])
+        self._forecaster = Forecaster(self._place, pv_rated_w=self._pv_rated_w, peak_w=package.peak_w)
+        self._note_history(self._forecaster.remember(clock.utc(), times, net_w))
+        self._fitting: Thread | None = None
         self._control = ControlState()
         self._grid: GridState | None = None
         self._source = PlanSource.OPTIMIZER
         self._missed = 0
+        self._risky = False
         self._state_age_max = timedelta(seconds=STATE_AGE_MAX_ESTIMATES * site.estimate.every_s)
         self._grid_quality = Quality.GOOD
         self._topology = Topology()
@@ -175,11 +204,6 @@ class Brain:
             past_net_w=self._memory.past_net_w(now, self.net_load_w),
             der_rows=self._der_rows,
         )
-        settings = CycleSettings(
-            dispatch_steps=DISPATCH_STEPS,
-            validity_s=self._site.dispatch.validity_s,
-            last_good_age_max_s=LAST_GOOD_AGE_MAX_S,
-        )
 
         def work() -> Decision:
             return decide(
@@ -189,7 +213,8 @@ class Brain:
                 now_s=now_s,
                 optimizer=self._optimize,
                 look_ahead=lambda der_w, factor: self._look_ahead(state, der_w, factor),
-                settings=settings,
+                settings=self._cycle,
+                control_lost=lambda planned_w, reverted_w, factor: self._lost(state, planned_w, reverted_w, factor),
             )
 
         decision = with_doubt(await self._run(work), state.topology)
@@ -199,6 +224,7 @@ class Brain:
         self.plans += 1
         self.plans_fallback += decision.plan.source is not PlanSource.OPTIMIZER
         self._note_source(decision)
+        self._note_contingency(decision)
         if self._site.mode is Mode.AUTO:
             self._gateway.adopt(decision.dispatch)
         if self._on_plan is not None:
@@ -224,8 +250,19 @@ class Brain:
         """Do slow work off the loop, on the one thread that owns the engine."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
-    def _optimize(self, given: HorizonInput) -> HorizonOutput:
-        return self._horizon.solve(given, self._limits)
+    def _optimize(self, given: Portfolio) -> FleetPlan:
+        began_s, deadline_s = self._clock.monotonic_s(), self._plan_deadline_s
+        if deadline_s is None:
+            return self._planner.plan(given)
+        return self._planner.plan(given, late=lambda: self._clock.monotonic_s() - began_s > deadline_s)
+
+    def _lost(self, state: GridState, planned_w: FloatArray, reverted_w: FloatArray, factor: float) -> int:
+        """Limits violated when every DER reverts at once, in the order of `der_rows` [W]."""
+        every_w = np.zeros((2, len(self._site.package.ders)))
+        every_w[:, self._engine_rows] = planned_w, reverted_w
+        still = np.zeros(every_w.shape[1])
+        moment = Moment(load_factor=factor, der_w=every_w[0], der_var=still, reverted_w=every_w[1], reverted_var=still)
+        return len(examine(self._engine, state, (moment,))[0].control_lost)
 
     def _look_ahead(self, state: GridState, der_w: FloatArray, factor: float) -> Strain:
         """The strain with power of the fleet's DER [W], in the order of `der_rows`."""
@@ -236,18 +273,31 @@ class Brain:
         return replace(found, excess_per_w=found.excess_per_w[rows], overload_per_w=found.overload_per_w[rows])
 
     def _forecast(self) -> Forecast:
-        profile_w = self._profile_w
-        if profile_w is None:
-            profile_w = standard_profile(self._site.package.peak_w)
-        return forecast(
-            self._clock.utc(),
-            steps=self._site.plan.steps,
-            step_s=self._site.plan.step_s,
-            profile_w=profile_w,
-            pv_rated_w=self._pv_rated_w,
-            seen=self._memory.seen(self._clock.utc()),
-            place=self._place,
-        )
+        """What is expected from now on; what has come since the last time is judged, told and learned from first."""
+        now = self._clock.utc()
+        seen = self._memory.seen(now)
+        for event in self._forecaster.score(now, seen):
+            self._on_event(event)
+        self._fit_forecast(now)
+        made = self._forecaster.forecast(now, self._site.plan.hours, seen, feeder_load_w=self._feeder_load_w())
+        self._store.forecast(made)
+        return made
+
+    def _fit_forecast(self, now: datetime) -> None:
+        """Fit the model of load where that is due, on a thread of its own: it takes a minute, and nobody waits."""
+        if not self._forecaster.fit_due(now) or (self._fitting is not None and self._fitting.is_alive()):
+            return
+        if self._executor is None:
+            self._forecaster.fit(now)
+            return
+        self._fitting = Thread(target=self._forecaster.fit, args=(now,), name="forecast fit", daemon=True)
+        self._fitting.start()
+
+    def _feeder_load_w(self) -> float:
+        """What the customers of the feeder take now [W]; NaN where it is the whole system, or that is not known."""
+        meter = self._site.net_load_id
+        whole = meter is not None and self._site.fleet.index[meter] in self._head_rows
+        return np.nan if whole or self._grid is None else float(self._grid.load_w.sum())
 
     def _available(self, snapshot: TelemetrySnapshot) -> BoolArray:
         """Devices that take commands, let go of them by themselves, and whose values are good, shape (n,)."""
@@ -318,12 +368,26 @@ class Brain:
             severity = Severity.INFO if good else Severity.WARNING
             self._on_event(Event(state.at, severity, "brain", "feeder-state", text))
 
+    def _note_history(self, refused: Sequence[Refusal]) -> None:
+        """An event when some of the utility's records cannot be believed."""
+        if refused:
+            text = "records of net load are left out: " + "; ".join(refusal.text for refusal in refused)
+            self._on_event(Event(self._clock.utc(), Severity.WARNING, "brain", "forecast-history", text))
+
     def _note_waiting(self, now: datetime) -> None:
         """An alarm at the second plan in a row that could not be made; right after the start the first may be early."""
         self._missed += 1
         if self._missed == 2:
             text = "no plan: system net load or the feeder's state is not known"
             self._on_event(Event(now, Severity.ALARM, "brain", "plan-waits", text))
+
+    def _note_contingency(self, decision: Decision) -> None:
+        """An event when loss of all control starts or stops to be worse than no plan."""
+        if bool(decision.contingency) != self._risky:
+            self._risky = bool(decision.contingency)
+            severity = Severity.WARNING if self._risky else Severity.INFO
+            text = decision.contingency or "loss of all control would be no worse than no plan"
+            self._on_event(Event(decision.plan.made_at, severity, "brain", "control-loss", text))
 
     def _note_source(self, decision: Decision) -> None:
         source = decision.plan.source

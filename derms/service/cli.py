@@ -277,7 +277,6 @@ async def _serve(site: "Site") -> int:
     """Run the service in real time until SIGINT or SIGTERM."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from derms.optimize.horizon import SolverLimits
     from derms.service.app import STOP_S, Service, Surroundings
     from derms.service.cadence import run_scheduled
     from derms.service.clock import SystemClock
@@ -294,7 +293,7 @@ async def _serve(site: "Site") -> int:
         runner=run_scheduled,
         chance=random.Random(),
         executor=executor,
-        limits=SolverLimits(deadline_s=PLAN_DEADLINE_S),
+        plan_deadline_s=PLAN_DEADLINE_S,
         ending=partial(ends_within, STOP_S),
     )
     service = Service(site, around, drivers=plugins.drivers(), on_event=lambda event: say(line(event, site.timezone)))

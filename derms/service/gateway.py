@@ -1,4 +1,4 @@
-"""The gateway: owns every device session; polls, keeps the desired state, guards, writes, reads back, expires.
+"""The gateway: owns every device session; polls, keeps the desired state, guards, writes, reads back, trims, expires.
 
 It needs neither database nor brain to keep the fleet safe. With more than one process it only observes: the sessions
 then belong to worker processes, and this one reads the table that they write.
@@ -27,6 +27,7 @@ from derms.ports import Clock, DeviceDriver, DriverKit, FieldOptions
 from derms.service import plugins
 from derms.service.clock import SystemClock
 from derms.service.config import Site
+from derms.service.trimming import Measure, Trimmer
 
 DAWN_PU = 0.03
 """Clear-sky power of PV, per unit of nameplate, from which inverters are expected to be awake."""
@@ -75,6 +76,7 @@ class Gateway:
         journal: Path,
         on_event: Callable[[Event], None],
         on_outcome: Callable[[CommandRecord], None],
+        measure: Measure,
     ) -> None:
         self._mode = site.mode
         options, processes = field_options(site), int(site.field.processes)
@@ -100,6 +102,7 @@ class Gateway:
             site.fleet, self._sessions, self.poller, self._journal, clock, site.dispatch, on_outcome, on_event
         )
         self.heartbeat = Heartbeat(self.reconciler, on_event)
+        self.trimmer = Trimmer(self.reconciler, measure, on_event)
         self._close_unfinished(clock, on_event)
 
     def _close_unfinished(self, clock: Clock, on_event: Callable[[Event], None]) -> None:
@@ -135,7 +138,11 @@ class Gateway:
         return self.poller.identity(row)
 
     def adopt(self, dispatch: Dispatch) -> None:
-        self.reconciler.adopt(dispatch)
+        self.trimmer.adopt(dispatch)
+
+    async def trim(self) -> None:
+        """Job: trim the dispatch to the net load that is measured."""
+        self.trimmer.trim()
 
     async def hand_back(self) -> None:
         """Release every device that holds a command of ours, then close all sessions."""

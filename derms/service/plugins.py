@@ -56,8 +56,13 @@ def scada(options: "FieldOptions", chance: random.Random) -> "ScadaKit":
 
 
 def demo() -> Callable[[Sequence[str]], int]:
-    """The demo's main function."""
-    main: Callable[[Sequence[str]], int] = _load("demo")
+    """The demo's main function; raises DermsError without what draws its report."""
+    try:
+        main: Callable[[Sequence[str]], int] = _load("demo")
+    except ModuleNotFoundError as error:
+        if error.name != "matplotlib":
+            raise
+        raise DermsError("the demo draws its report with matplotlib: pip install 'derms[planner]'") from error
     return main
 
 

@@ -104,6 +104,9 @@ RELATIONS = (
 )
 """Table, key, factor, other key, why: factor * key must not exceed the other key."""
 
+STEPS_MIN = (15, 30, 60)
+"""Lengths of which three hours and an hour hold whole numbers, and that begin with the quarters of the clock."""
+
 Values = dict[str, dict[str, Any]]
 
 
@@ -162,9 +165,11 @@ def read_tables(file: SiteFile) -> Values:
             wrong = f"[{table}] {key} = {low:g} is too long for {other} = {high:g}"
             file.report.add(file.where(f"{table}.{key}"), wrong, f"give at most {high / factor:g}: {why}")
     plan = values["plan"]
-    if plan["horizon_h"] * 60 % plan["step_min"] > 0:
-        wrong = f"[plan] horizon_h = {plan['horizon_h']:g} is not a whole number of steps of {plan['step_min']:g} min"
-        file.report.add(file.where("plan.horizon_h"), wrong, "make it one, such as 24 h of 15 min")
+    if plan["step_min"] not in STEPS_MIN:
+        file.report.add(file.where("plan.step_min"), f"[plan] step_min = {plan['step_min']:g}", "give 15, 30 or 60")
+    if plan["horizon_h"] % 1 > 0:
+        wrong = f"[plan] horizon_h = {plan['horizon_h']:g} is not a whole number of hours"
+        file.report.add(file.where("plan.horizon_h"), wrong, "make it one, such as 36")
     return values
 
 

@@ -18,7 +18,6 @@ from derms.domain.dispatch import Applied, Dispatch, Quantity
 from derms.domain.plan import PlanSource
 from derms.domain.quality import Quality
 from derms.historian.store import Store
-from derms.optimize.horizon import SolverLimits
 from derms.service.app import Service, Surroundings
 from derms.service.cadence import run_on_clock
 from derms.service.clock import LoopClock
@@ -115,7 +114,6 @@ async def _story(folder: Path) -> Story:
         runner=lambda jobs: run_on_clock(jobs, clock),
         chance=random.Random(1),
         executor=ThreadPoolExecutor(1),
-        limits=SolverLimits(),
     )
     site = load_site(path, drivers=drivers().names, feeder=load)
     service = Service(site, around, drivers=drivers(), on_event=lambda event: None)

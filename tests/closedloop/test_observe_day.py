@@ -17,7 +17,6 @@ import pytest
 
 from derms.domain.dispatch import Command, Quantity
 from derms.errors import FieldError, WriteForbidden
-from derms.optimize.horizon import SolverLimits
 from derms.ports import DeviceDriver
 from derms.service.app import Service, Surroundings
 from derms.service.cadence import run_on_clock
@@ -92,7 +91,6 @@ async def day(folder: Path, seen: Seen, loop: SimulatedLoop, *, mode: str, lengt
         runner=lambda jobs: run_on_clock(jobs, clock),
         chance=random.Random(1),
         executor=None,
-        limits=SolverLimits(),
     )
     service = Service(site, around, drivers=drivers(), on_event=lambda event: None)
     gateway, stop = service.gateway, asyncio.Event()

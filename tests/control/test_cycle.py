@@ -12,17 +12,30 @@ from derms.domain.arrays import FloatArray
 from derms.domain.plan import PlanSource
 from derms.domain.strain import Strain
 from derms.errors import NotConverged, PlanError
-from derms.optimize.horizon import PAST_STEPS, HorizonInput, HorizonOutput
+from derms.optimize.fleet import FleetPlan
+from derms.optimize.master import Slack
+from derms.optimize.portfolio import Portfolio
 from derms.optimize.verify import FeederLookAhead
-from tests.control.values import NOON, STEP_S, fleet_of, forecast_of, snapshot_of, strain_of
+from tests.control.values import (
+    NOON,
+    PAST_PERIODS,
+    STEP_S,
+    TERMS,
+    ZONE,
+    fleet_of,
+    fleet_plan_of,
+    forecast_of,
+    snapshot_of,
+    strain_of,
+)
 
 STEPS, NOW_S = 96, 5000.0
 BATTERIES, INVERTERS = 3, 2
 COUNT = BATTERIES + INVERTERS
 CALM = strain_of(COUNT)
-SETTINGS = CycleSettings(dispatch_steps=4, validity_s=1800.0, last_good_age_max_s=4 * 3600.0)
+SETTINGS = CycleSettings(shared_h=1.0, validity_s=1800.0, last_good_age_max_s=4 * 3600.0, timezone=ZONE, terms=TERMS)
 
-Powers = Callable[[HorizonInput], FloatArray]
+Powers = Callable[[Portfolio], FloatArray]
 
 
 def _given(**changes: object) -> CycleInput:
@@ -33,7 +46,7 @@ def _given(**changes: object) -> CycleInput:
         available=np.ones(COUNT, dtype=np.bool_),
         snapshot=snapshot_of([0.0, 0.0, 0.0, 15e3, 15e3], soc_frac=[0.5, 0.5, 0.5, np.nan, np.nan]),
         forecast=forecast_of(net_w, pv_rated_w=60e3, pv_frac=0.5),
-        past_net_w=np.full(PAST_STEPS, 1e6),
+        past_net_w=np.full(PAST_PERIODS, 1e6),
         der_rows=tuple(range(COUNT)),
     )
     return replace(usual, **changes)  # type: ignore[arg-type]
@@ -42,19 +55,8 @@ def _given(**changes: object) -> CycleInput:
 def _planning(battery_w: float | FloatArray, curtail_w: float | FloatArray = 0.0, *, off_w: float = 0.0) -> Optimizer:
     """An optimizer that gives these powers; `off_w` is by how much its net load does not add up."""
 
-    def optimizer(given: HorizonInput) -> HorizonOutput:
-        battery = np.zeros(STEPS) + battery_w
-        curtail = np.zeros(STEPS) + curtail_w
-        return HorizonOutput(
-            battery_w=battery,
-            curtail_w=curtail,
-            energy_wh=given.battery.energy_wh - np.cumsum(battery) * STEP_S / 3600.0,
-            net_load_w=given.net_load_w - battery + curtail + off_w,
-            slack_wh=0.0,
-            solver="test",
-            iterations=1,
-            objective=0.0,
-        )
+    def optimizer(given: Portfolio) -> FleetPlan:
+        return fleet_plan_of(given, np.zeros(STEPS) + battery_w, np.zeros(STEPS) + curtail_w, off_w=off_w)
 
     return optimizer
 
@@ -66,7 +68,7 @@ def _first(*powers_w: float) -> FloatArray:
     return column
 
 
-def _failing(given: HorizonInput) -> HorizonOutput:
+def _failing(given: Portfolio) -> FleetPlan:
     raise PlanError("no solution in time")
 
 
@@ -314,8 +316,8 @@ def test_shares_follow_the_energy_that_each_battery_has_left_step_by_step() -> N
 def test_the_next_plan_starts_from_the_last_one_shifted_by_the_time_between() -> None:
     seen: list[FloatArray] = []
 
-    def watching(given: HorizonInput) -> HorizonOutput:
-        seen.append(given.previous_w)
+    def watching(given: Portfolio) -> FleetPlan:
+        seen.append(given.previous_w[0])
         return _planning(_first(60e3, 30e3))(given)
 
     first = _decide(_given(), watching)
@@ -325,8 +327,46 @@ def test_the_next_plan_starts_from_the_last_one_shifted_by_the_time_between() ->
 
 
 def test_bounds_that_gave_way_are_told_in_the_reason() -> None:
-    def giving(given: HorizonInput) -> HorizonOutput:
-        return replace(_planning(0.0)(given), slack_wh=2.5e3)
+    def giving(given: Portfolio) -> FleetPlan:
+        return replace(_planning(0.0)(given), gave_way=(Slack("held reserve", 3, 2.5e3),))
 
-    assert "gave way by 2.50 kWh" in _decide(_given(), giving).plan.reason
+    assert _decide(_given(), giving).plan.reason == "held reserve gave way by 2500"
     assert _decide(_given(), _planning(0.0)).plan.reason == ""
+
+
+def test_a_plan_tells_what_eased_batteries_really_do() -> None:
+    """A battery that strains the feeder beyond 10 kW gives no more; the plan's net load is then what comes of it."""
+    decision = _decide(_given(), _planning(_first(75e3, 75e3)), look_ahead=_strained_by(0, 10e3))
+    shared_w = np.nansum(decision.dispatch.p_set_w[:, 1:], axis=0)
+    assert shared_w[0] < 75e3 - 10e3
+    np.testing.assert_allclose(decision.plan.battery_w[:4], shared_w, atol=1e-6)
+    plan, forecast = decision.plan, _given().forecast
+    np.testing.assert_allclose(plan.net_load_w, forecast.net_load_w - plan.battery_w + plan.curtail_w, atol=1e-6)
+    assert decision.caps[0] < 1.0
+    assert (decision.caps[1:] == 1.0).all()
+
+
+def test_a_plan_that_makes_loss_of_control_worse_says_so() -> None:
+    """Three limits where nobody's plan would violate one; asked at the moment when batteries work hardest."""
+    asked: list[tuple[float, float]] = []
+
+    def lost(planned_w: FloatArray, reverted_w: FloatArray, factor: float) -> int:
+        asked.append((planned_w[:BATTERIES].sum(), reverted_w[:BATTERIES].sum()))
+        return 3
+
+    given = _given()
+    planning = _planning(_first(30e3, 60e3, 60e3, 10e3))
+    decision = decide(
+        ControlState(),
+        given,
+        now=given.forecast.start,
+        now_s=NOW_S,
+        optimizer=planning,
+        look_ahead=_calm,
+        settings=SETTINGS,
+        control_lost=lost,
+    )
+    assert decision.contingency == "if all control were lost in 22 min: 3 limits violated, 0 without the plan"
+    [(planned_w, reverted_w)] = asked
+    np.testing.assert_allclose((planned_w, reverted_w), (60e3, 0.0), atol=1e-6)
+    assert _decide(given, planning).contingency == ""

@@ -6,8 +6,19 @@ import pytest
 from derms.control.cycle import ControlState, CycleInput, CycleSettings, decide
 from derms.control.guards import GuardInput, guard
 from derms.domain.plan import PlanSource
-from derms.optimize.horizon import PAST_STEPS, HorizonInput, HorizonOutput
-from tests.control.values import NOON, STEP_S, fleet_of, forecast_of, snapshot_of, strain_of
+from derms.optimize.fleet import FleetPlan
+from derms.optimize.portfolio import Portfolio
+from tests.control.values import (
+    NOON,
+    PAST_PERIODS,
+    TERMS,
+    ZONE,
+    fleet_of,
+    fleet_plan_of,
+    forecast_of,
+    snapshot_of,
+    strain_of,
+)
 
 STEPS = 96
 TOLD_W = [10e3, np.nan, 60e3, 5e3]
@@ -26,28 +37,19 @@ def test_a_fleet_is_derated_where_batteries_say_less_and_nowhere_else() -> None:
 def test_a_plan_counts_on_no_more_than_batteries_say_they_give() -> None:
     seen_w: list[float] = []
 
-    def optimizer(given: HorizonInput) -> HorizonOutput:
-        seen_w.append(given.battery.p_rated_w)
+    def optimizer(given: Portfolio) -> FleetPlan:
+        most_w = float(given.devices.discharge_max_w.sum())
+        seen_w.append(most_w)
         power_w = np.zeros(STEPS)
-        power_w[:2] = given.battery.p_rated_w
-        energy_wh = given.battery.energy_wh - np.cumsum(power_w) * STEP_S / 3600.0 / given.battery.efficiency_frac
-        return HorizonOutput(
-            battery_w=power_w,
-            curtail_w=np.zeros(STEPS),
-            energy_wh=energy_wh,
-            net_load_w=given.net_load_w - power_w,
-            slack_wh=0.0,
-            solver="test",
-            iterations=1,
-            objective=0.0,
-        )
+        power_w[:2] = most_w
+        return fleet_plan_of(given, power_w, np.zeros(STEPS))
 
     given = CycleInput(
         fleet=fleet_of(3, 1),
         available=np.ones(4, dtype=np.bool_),
         snapshot=SNAPSHOT,
         forecast=forecast_of(np.full(STEPS, 1e6), pv_rated_w=30e3, pv_frac=0.0),
-        past_net_w=np.full(PAST_STEPS, 1e6),
+        past_net_w=np.full(PAST_PERIODS, 1e6),
         der_rows=(0, 1, 2, 3),
     )
     decision = decide(
@@ -57,7 +59,7 @@ def test_a_plan_counts_on_no_more_than_batteries_say_they_give() -> None:
         now_s=0.0,
         optimizer=optimizer,
         look_ahead=lambda der_w, factor: strain_of(4),
-        settings=CycleSettings(dispatch_steps=2, validity_s=1800.0, last_good_age_max_s=1e4),
+        settings=CycleSettings(shared_h=0.5, validity_s=1800.0, last_good_age_max_s=1e4, timezone=ZONE, terms=TERMS),
     )
     assert seen_w == [60e3]
     assert decision.plan.source is PlanSource.OPTIMIZER

@@ -10,9 +10,21 @@ from derms.domain.der import DeviceKind, Fleet
 from derms.domain.quality import Quality
 from derms.domain.strain import Strain
 from derms.optimize.aggregate import aggregate
-from derms.optimize.horizon import PAST_STEPS, HorizonInput, HorizonOutput
+from derms.optimize.fleet import FleetPlan
+from derms.optimize.portfolio import Portfolio
 from derms.service.observation import Observation
-from tests.control.values import NOON, STEP_S, device, forecast_of, snapshot_of, strain_of
+from tests.control.values import (
+    NOON,
+    PAST_PERIODS,
+    STEP_S,
+    TERMS,
+    ZONE,
+    device,
+    fleet_plan_of,
+    forecast_of,
+    snapshot_of,
+    strain_of,
+)
 
 STEPS = 96
 FLEET = Fleet(
@@ -23,22 +35,12 @@ FLEET = Fleet(
     )
 )
 SOC = [0.5, np.nan, np.nan]
-SETTINGS = CycleSettings(dispatch_steps=4, validity_s=1800.0, last_good_age_max_s=14400.0)
+SETTINGS = CycleSettings(shared_h=1.0, validity_s=1800.0, last_good_age_max_s=14400.0, timezone=ZONE, terms=TERMS)
 
 
-def resting(given: HorizonInput) -> HorizonOutput:
+def resting(given: Portfolio) -> FleetPlan:
     """A plan that leaves the battery at rest."""
-    nothing = np.zeros(STEPS)
-    return HorizonOutput(
-        battery_w=nothing,
-        curtail_w=nothing,
-        energy_wh=given.battery.energy_wh - nothing,
-        net_load_w=given.net_load_w,
-        slack_wh=0.0,
-        solver="test",
-        iterations=1,
-        objective=0.0,
-    )
+    return fleet_plan_of(given, np.zeros(STEPS), np.zeros(STEPS))
 
 
 def asked_of_the_feeder(quality: list[Quality]) -> tuple[list[FloatArray], FloatArray]:
@@ -54,7 +56,7 @@ def asked_of_the_feeder(quality: list[Quality]) -> tuple[list[FloatArray], Float
         available=np.ones(len(FLEET), dtype=np.bool_),
         snapshot=snapshot_of([0.0, -11e3, -5e3], soc_frac=SOC, quality=quality),
         forecast=forecast_of(np.full(STEPS, 1e6)),
-        past_net_w=np.full(PAST_STEPS, 1e6),
+        past_net_w=np.full(PAST_PERIODS, 1e6),
         der_rows=(0, 1, 2),
     )
     decision = decide(

@@ -2,19 +2,29 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
 
 import numpy as np
 
+from derms.control.compose import PlanTerms
 from derms.domain.arrays import FloatArray
 from derms.domain.der import Device, DeviceKind, Endpoint, Fleet
 from derms.domain.forecast import Forecast
 from derms.domain.quality import Quality
 from derms.domain.strain import Strain
 from derms.domain.telemetry import TelemetrySnapshot
+from derms.optimize.fleet import FleetPlan
+from derms.optimize.master import Slack, Solution
+from derms.optimize.portfolio import Desk, Portfolio
+from derms.optimize.share import share
+from derms.optimize.zones import Zoning
 
 NOON = datetime(2026, 4, 15, 19, 0, tzinfo=UTC)
 """12:00 in Los Angeles."""
 STEP_S = 900.0
+ZONE = ZoneInfo("America/Los_Angeles")
+PAST_PERIODS = 12
+TERMS = PlanTerms(desk=Desk())
 
 
 def device(name: str, kind: DeviceKind, *, p_rated_w: float = 0.0, energy_wh: float = 0.0) -> Device:
@@ -90,4 +100,46 @@ def strain_of(
         excess_per_w=per_w.get("excess_per_w", np.zeros(ders)),
         overload=overload,
         overload_per_w=per_w.get("overload_per_w", np.zeros(ders)),
+    )
+
+
+def fleet_plan_of(
+    given: Portfolio,
+    battery_w: FloatArray,
+    curtail_w: FloatArray,
+    *,
+    off_w: float = 0.0,
+    gave_way: tuple[Slack, ...] = (),
+    shared_steps: int = 4,
+) -> FleetPlan:
+    """A plan of all batteries as one zone; `off_w` is by how much its net load does not add up."""
+    devices = given.devices
+    zones = Zoning(
+        zone=np.zeros(len(devices), dtype=np.intp),
+        block=np.zeros(1, dtype=np.intp),
+        feeders=np.zeros(0, dtype=np.intp),
+        rows=np.zeros(0, dtype=np.intp),
+    )
+    lost = np.where(battery_w > 0.0, 1.0 / 0.95, 0.95)
+    solution = Solution(
+        injected_w=battery_w[None],
+        held_w=curtail_w[None],
+        stored_wh=devices.stored_wh.sum() - np.cumsum(battery_w * lost * given.hours)[None],
+        net_w=given.feeders.net_load_w.sum(axis=0) - battery_w + curtail_w + off_w,
+        slacks=(),
+        binding=(),
+        solver="test",
+        iterations=1,
+        objective=0.0,
+    )
+    held_w = np.vstack([curtail_w, np.zeros_like(curtail_w)])
+    return FleetPlan(
+        solution=solution,
+        zones=zones,
+        shares=share(battery_w[None, :shared_steps], devices, zones.zone, given.hours),
+        feeder_w=np.vstack([battery_w, np.zeros_like(battery_w)]),
+        held_w=held_w,
+        rounds=1,
+        agreed=True,
+        gave_way=gave_way,
     )

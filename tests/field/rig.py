@@ -33,9 +33,15 @@ PACKAGE = load("ieee123")
 NOON = datetime(2026, 4, 15, 19, 0, tzinfo=UTC)
 OPTIONS = FieldOptions(timeout_s=2.0, connect_timeout_s=3.0, read_only=False)
 QUICK = DispatchSettings(
-    interval_s=60.0, group_s=15.0, settle_s=30.0, reversion_s=240.0, reversion_jitter_s=60.0, validity_s=600.0
+    interval_s=60.0,
+    group_s=15.0,
+    settle_s=30.0,
+    reversion_s=240.0,
+    reversion_jitter_s=60.0,
+    validity_s=600.0,
+    deadband_frac=0.0,
 )
-"""Everything in a minute, so that scenarios are short."""
+"""Everything in a minute, so that scenarios are short, and written in each."""
 
 
 @dataclass

@@ -11,7 +11,6 @@ import numpy as np
 
 from derms.domain.der import Fleet
 from derms.domain.quality import Quality
-from derms.optimize.horizon import SolverLimits
 from derms.service.app import Service, Surroundings
 from derms.service.cadence import run_on_clock
 from derms.service.clock import LoopClock
@@ -53,7 +52,6 @@ def test_fault_26_without_its_database_the_gateway_goes_on_and_nothing_is_missin
             runner=lambda jobs: run_on_clock(jobs, clock),
             chance=random.Random(1),
             executor=None,
-            limits=SolverLimits(),
         )
         service = Service(site, around, drivers=drivers(), on_event=lambda event: None)
         stop = asyncio.Event()

@@ -324,10 +324,10 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 def test_a_file_of_another_version_is_left_alone(path: Path, written: bytes) -> None:
     journal = Journal.open(path)
     journal.close()
-    payload = b'{"kind":"HEADER","next_seq":1,"version":2}'
+    payload = b'{"kind":"HEADER","next_seq":1,"version":3}'
     other = b"%08x %s\n" % (zlib.crc32(payload), payload)
     path.write_bytes(other)
-    with pytest.raises(JournalError, match="written by version 2, not 1"):
+    with pytest.raises(JournalError, match="written by version 3, not 2"):
         Journal.open(path)
     assert path.read_bytes() == other
 

@@ -1,4 +1,4 @@
-"""The fitted load model: what is known at its origin and nothing else, its band, clock changes, clouds and skill."""
+"""The fitted load model: what is known at its origin and nothing else, its band, clock changes."""
 
 from datetime import UTC, date, datetime
 from zoneinfo import ZoneInfo
@@ -11,7 +11,6 @@ from derms.forecast.calendar import HOLIDAY_KIND, day_kinds, holidays
 from derms.forecast.demand import DemandModel, Fit
 from derms.forecast.features import BEFORE, Columns
 from derms.forecast.history import DAY, WEEK, History, history_of
-from derms.forecast.skill import SkillMonitor
 
 ZONE = ZoneInfo("America/Los_Angeles")
 FIRST_S = datetime(2021, 1, 1, 8, tzinfo=UTC).timestamp()
@@ -90,26 +89,3 @@ def test_the_model_beats_last_week_and_its_band_holds_what_it_says() -> None:
 def test_a_short_history_is_refused_with_what_is_needed() -> None:
     with pytest.raises(ValueError, match="300 are needed"):
         DemandModel(_history(90), FIT)
-
-
-def _clear(days: int) -> FloatArray:
-    return np.tile(np.clip(np.sin((np.arange(DAY) - 6.0) * np.pi / 12.0), 0.0, None), days)
-
-
-def test_a_model_worse_than_persistence_is_demoted_with_a_reason_and_taken_back_when_good_again() -> None:
-    monitor = SkillMonitor()
-    lead, actual = np.array([3.0]), np.array([1e6])
-    for _ in range(60):
-        monitor.score(lead, actual + 2e5, actual + 1e5, actual)
-    assert monitor.demoted
-    assert monitor.reason == "up to 6 h ahead the model errs by 200 kW, persistence by 100 kW"
-    for _ in range(400):
-        monitor.score(lead, actual + 1e4, actual + 1e5, actual)
-    assert (monitor.demoted, monitor.reason) == (False, "")
-
-
-def test_what_never_arrived_is_not_scored() -> None:
-    monitor = SkillMonitor()
-    for _ in range(100):
-        monitor.score(np.array([3.0]), np.array([1e6]), np.array([1e6]), np.array([np.nan]))
-    assert not monitor.demoted

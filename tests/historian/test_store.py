@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -213,7 +214,7 @@ def plan_of(number: int) -> Plan:
         id=number,
         made_at=START + timedelta(minutes=5 * number),
         start=START,
-        step_s=900.0,
+        hours=np.full(96, 0.25),
         battery_w=np.linspace(-1e5, 1e5, 96) / 3,
         curtail_w=np.zeros(96),
         energy_wh=np.full(96, np.nan),
@@ -244,6 +245,47 @@ def test_a_decision_keeps_its_inputs_to_the_last_bit(store: Store) -> None:
     assert first.inputs["note"] is None
     assert (second.plan.id, second.inputs, second.at) == (2, {}, START + timedelta(minutes=10))
     assert [decision.plan.id for decision in store.decisions(START + timedelta(minutes=6), END)] == [2]
+
+
+def test_a_decision_says_of_which_devices_it_was_and_what_made_it(store: Store) -> None:
+    store.decision(plan_of(1))
+    store.flush()
+    (found,) = store.decisions(START, END)
+    assert found.device_ids == ("pv01", "bat01", "head", "vs1")
+    assert {"derms", "numpy", "cvxpy", "python", "machine"} <= found.made_with.keys()
+
+
+def test_the_latest_decision_is_found_by_number_and_by_time(store: Store) -> None:
+    assert store.latest() is None
+    for number in (1, 2, 3):
+        store.decision(plan_of(number))
+    store.decision(replace(plan_of(1), made_at=START + timedelta(hours=1), solver="PIQP"))  # after a restart
+    store.flush()
+
+    def found(**which: Any) -> tuple[int, str] | None:
+        decision = store.latest(**which)
+        return None if decision is None else (decision.plan.id, decision.plan.solver)
+
+    assert found() == found(plan_id=1) == (1, "PIQP")
+    assert found(plan_id=2) == (2, "OSQP")
+    assert found(until=START + timedelta(minutes=14)) == (2, "OSQP")
+    assert found(until=START) is None
+    assert found(plan_id=9) is None
+
+
+def test_outcomes_can_be_had_of_one_device(store: Store) -> None:
+    mine, other = record_of(1, Expired()), replace(record_of(2, Expired()), device_id="pv01")
+    for record in (mine, other):
+        store.outcome(record)
+    store.flush()
+    assert store.outcomes(START, END, "bat01") == [mine]
+    assert store.outcomes(START, END) == [mine, other]
+
+
+def test_decisions_that_wait_are_bounded_by_a_day_of_them(store: Store) -> None:
+    for number in range(historian_store.DECISIONS_WAITING_MAX + 2):
+        store.decision(plan_of(number))
+    assert store.dropped == 2
 
 
 def test_while_the_database_is_away_everything_waits(store: Store, url: str) -> None:

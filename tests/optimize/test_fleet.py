@@ -112,8 +112,8 @@ def test_shares_sum_to_the_plan_or_tell_the_shortfall(seed: int, fairness: Fairn
     rng = np.random.default_rng(seed)
     devices = territory(ders=30, feeders=3, congested=0, seed=seed).devices
     wanted_w = size * 1e4 * rng.standard_normal((3, 8))
-    hours, order = np.full(8, 0.25), rng.random(30)
-    found = share(wanted_w, devices, devices.feeder, hours, fairness=fairness, order=order)
+    hours, devices = np.full(8, 0.25), replace(devices, turn=rng.random(30))
+    found = share(wanted_w, devices, devices.feeder, hours, fairness=fairness)
     sums_w = np.array([found.power_w[devices.feeder == zone].sum(axis=0) for zone in range(3)])
     np.testing.assert_allclose(sums_w + found.shortfall_w, wanted_w, atol=1e-6 * size * 1e4)
     assert (np.abs(found.power_w) <= devices.charge_max_w * (1.0 + 1e-9)).all()
@@ -126,14 +126,46 @@ def test_shares_sum_to_the_plan_or_tell_the_shortfall(seed: int, fairness: Fairn
 
 
 def test_in_order_the_first_gives_all_before_the_next_gives_any() -> None:
-    devices = territory(ders=4, feeders=1, congested=0, seed=1).devices
+    devices = replace(territory(ders=4, feeders=1, congested=0, seed=1).devices, turn=np.array([3.0, 0.0, 2.0, 1.0]))
     most_w = devices.discharge_max_w[:, 0]
-    order = np.array([3.0, 0.0, 2.0, 1.0])
     wanted_w = np.array([[most_w[1] + 0.5 * most_w[3]]])
-    found = share(
-        wanted_w, devices, np.zeros(4, dtype=np.intp), np.array([0.25]), fairness=Fairness.IN_ORDER, order=order
-    )
+    found = share(wanted_w, devices, np.zeros(4, dtype=np.intp), np.array([0.25]), fairness=Fairness.IN_ORDER)
     np.testing.assert_allclose(found.power_w[:, 0], [0.0, most_w[1], 0.0, 0.5 * most_w[3]], atol=1e-6)
+
+
+def _first_step(fairness: Fairness, turn: FloatArray | None = None) -> tuple[Portfolio, FleetPlan]:
+    """A plan of which the first step is shared: 60 % of what the fleet can give, on one feeder."""
+    portfolio = territory(ders=40, feeders=1, congested=0, seed=1)
+    devices = replace(portfolio.devices, turn=turn)
+    desk = Desk(hold_w={0: 0.6 * float(devices.discharge_max_w.sum())})
+    portfolio = replace(portfolio, devices=devices, desk=desk)
+    planner = FleetPlanner(PlanWeights(), scale_w=_scale(portfolio), shared_steps=1, fairness=fairness)
+    return portfolio, planner.plan(portfolio)
+
+
+def test_a_plan_can_be_shared_pro_rata() -> None:
+    portfolio, plan = _first_step(Fairness.PRO_RATA)
+    part = plan.shares.power_w[:, 0] / portfolio.devices.discharge_max_w[:, 0]
+    for number in range(plan.zones.zones):
+        assert np.ptp(part[plan.zones.zone == number]) < 1e-6
+    assert _faults(portfolio, plan, plan.shares.power_w) == []
+
+
+def test_a_plan_can_be_shared_last_in_first_out_or_the_cheapest_first() -> None:
+    turn = np.random.default_rng(1).permutation(40).astype(np.float64)
+    portfolio, plan = _first_step(Fairness.IN_ORDER, turn)
+    part = plan.shares.power_w[:, 0] / portfolio.devices.discharge_max_w[:, 0]
+    for number in range(plan.zones.zones):
+        mine = part[plan.zones.zone == number][np.argsort(turn[plan.zones.zone == number])]
+        # Some give all, one the rest, those after it nothing.
+        assert (np.diff(mine) <= 1e-9).all()
+        assert ((mine > 1e-9) & (mine < 1.0 - 1e-9)).sum() <= 1
+    assert _faults(portfolio, plan, plan.shares.power_w) == []
+
+
+def test_a_plan_in_order_asks_for_the_order() -> None:
+    with pytest.raises(PlanError, match="have no turns"):
+        _first_step(Fairness.IN_ORDER)
 
 
 @settings(max_examples=10, deadline=None)

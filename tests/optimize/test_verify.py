@@ -9,12 +9,10 @@ import pytest
 
 from derms.domain.arrays import FloatArray
 from derms.domain.plan import Plan
-from derms.domain.settings import PlanWeights
 from derms.domain.strain import Strain
 from derms.errors import NotConverged
 from derms.optimize.aggregate import VirtualBattery
 from derms.optimize.fallback import defaults, rules, shifted
-from derms.optimize.horizon import PAST_STEPS, Horizon, HorizonInput, SolverLimits
 from derms.optimize.verify import FeederFinding, check_feeder, check_numbers, eased
 from tests.control.values import forecast_of, strain_of
 
@@ -38,23 +36,6 @@ def _first(*powers_w: float) -> FloatArray:
     column = np.zeros(96)
     column[: len(powers_w)] = powers_w
     return column
-
-
-def test_the_optimizers_own_plan_passes() -> None:
-    horizon = Horizon(steps=96, step_s=900.0, scale_w=4e6, weights=PlanWeights())
-    out = horizon.solve(
-        HorizonInput(
-            net_load_w=FORECAST.net_load_w,
-            pv_w=FORECAST.pv_w,
-            past_net_w=np.full(PAST_STEPS, FORECAST.net_load_w[0]),
-            previous_w=np.zeros(96),
-            battery=BATTERY,
-        ),
-        SolverLimits(),
-    )
-    plan = replace(_plan(out.battery_w, out.curtail_w), energy_wh=out.energy_wh, net_load_w=out.net_load_w)
-    assert np.abs(plan.battery_w).max() > 0.1e6
-    assert _wrong(plan) == []
 
 
 @pytest.mark.parametrize("column", ["battery_w", "curtail_w", "energy_wh", "net_load_w"])

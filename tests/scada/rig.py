@@ -110,7 +110,7 @@ def plan_of(net_load_w: Sequence[float], *, plan_id: int = 7, start: datetime = 
         id=plan_id,
         made_at=start,
         start=start,
-        step_s=900.0,
+        hours=np.full(len(net_w), 0.25),
         battery_w=0.1 * net_w,
         curtail_w=np.zeros_like(net_w),
         energy_wh=np.zeros_like(net_w),

@@ -15,7 +15,6 @@ import pytest
 from derms.domain.der import Fleet
 from derms.domain.membership import NOWHERE
 from derms.domain.plan import PlanSource
-from derms.optimize.horizon import SolverLimits
 from derms.ports import ScadaKit
 from derms.service.app import Service, Surroundings
 from derms.service.cadence import run_on_clock
@@ -119,7 +118,6 @@ def _evening(
             runner=lambda jobs: run_on_clock(jobs, clock),
             chance=random.Random(1),
             executor=None,
-            limits=SolverLimits(),
         )
         kinds: list[str] = []
         service = Service(

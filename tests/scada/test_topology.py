@@ -15,6 +15,7 @@ from derms.domain.quality import Quality
 from derms.domain.scada import PointKind, PointValue, ScadaPoint, ScadaReading, head_phases
 from derms.historian.replay import pack, unpack
 from derms.scada.topology import as_operated, changes, with_doubt
+from tests.optimize.territory import territory
 from tests.scada.rig import SW1, SW7, TAP, plan_of
 
 AT = datetime(2026, 4, 15, 19, 0, tzinfo=UTC)
@@ -67,10 +68,14 @@ def test_points_that_nobody_has_told_yet_are_unknown_too() -> None:
     assert reading((SW1,), {}).topology.quality is Quality.MISSING
 
 
+PORTFOLIO = territory(ders=1, feeders=1, congested=0, seed=1)
+
+
 def decision(reason: str = "") -> Decision:
     nothing = np.full((1, 2), np.nan)
     dispatch = Dispatch(1, AT, 0.0, np.array([0.0, 1.0]), nothing, nothing)
-    return Decision(replace(plan_of([2e6]), reason=reason), dispatch, ControlState(), ())
+    plan = replace(plan_of([2e6]), reason=reason)
+    return Decision(plan, dispatch, ControlState(), (), PORTFOLIO, None, np.ones(1))
 
 
 def test_a_decision_says_that_it_was_made_with_a_model_in_doubt() -> None:

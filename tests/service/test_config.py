@@ -75,7 +75,7 @@ def test_a_minimal_site_gets_the_defaults_and_only_observes(tmp_path: Path) -> N
     assert site.mode is Mode.OBSERVE
     assert site.field == FieldSettings()
     assert site.plan == PlanSettings()
-    assert (site.plan.steps, site.plan.step_s) == (96, 900)
+    assert (site.plan.hours.size, site.plan.hours.sum(), site.plan.period_h) == (152, pytest.approx(36.0), 0.25)
     assert site.timezone.key == "America/Los_Angeles"
     assert site.storage == tmp_path / "data"
     assert site.package.id == "toy"
@@ -318,7 +318,8 @@ peak = "high"
     [
         ("[dispatch]\nreversion_s = 600", "line 10", "interval_s = 300 is too long for reversion_s = 600"),
         ("[field]\nfrozen_after_s = 20", "line 10", "stale_after_s = 35 is too long for frozen_after_s"),
-        ("[plan]\nstep_min = 7", "line 10", "horizon_h = 24 is not a whole number of steps of 7 min"),
+        ("[plan]\nstep_min = 20", "line 11", "[plan] step_min = 20"),
+        ("[plan]\nhorizon_h = 12.5", "line 11", "horizon_h = 12.5 is not a whole number of hours"),
         ('[scada]\nnet_load = "pv01"', "line 11", "net_load = 'pv01' is not a meter of the fleet"),
         ("plan = 3", "line 10", "unknown key 'plan' in [fleet]"),
         ('storage = {directory = "fleet.csv"}', "line 10", "unknown key 'storage' in [fleet]"),

@@ -19,7 +19,8 @@ from derms.domain.plan import PlanSource
 from derms.errors import PlanError
 from derms.field.ending import END_S
 from derms.field.journal import Conclusion, Intent, read_records
-from derms.optimize.horizon import HorizonInput, HorizonOutput, SolverLimits
+from derms.optimize.fleet import FleetPlan
+from derms.optimize.portfolio import Portfolio
 from derms.service.app import STOP_S, Service, Surroundings
 from derms.service.cadence import run_on_clock
 from derms.service.clock import LoopClock
@@ -76,7 +77,6 @@ def _day(scenario: Callable[[Day], Awaitable[None]], folder: Path, *, mode: str 
             runner=lambda jobs: run_on_clock(jobs, clock),
             chance=random.Random(1),
             executor=None,
-            limits=SolverLimits(),
         )
         events: list[Event] = []
         day = Day(world, Service(site, around, drivers=drivers(), on_event=events.append), clock)
@@ -176,7 +176,7 @@ def test_without_a_solver_it_goes_on_with_its_last_good_plan_and_says_so_once(
     async def scenario(day: Day) -> None:
         await asyncio.sleep(60.0)
 
-        def failing(given: HorizonInput) -> HorizonOutput:
+        def failing(given: Portfolio) -> FleetPlan:
             raise PlanError("the solver is gone")
 
         with monkeypatch.context() as patch:

@@ -1,0 +1,134 @@
+"""A weather forecast is used where it is there, young, and passes the gates; else the sky is forecast without it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from derms.domain.arrays import FloatArray
+from derms.domain.forecast import Forecast
+from derms.forecast.weather import CsvWeather, Outlook, SkyQuantity, WeatherForecast
+from tests.forecast.sight import NOON, PLACE, QUARTERS, forecaster, nothing, seen
+
+HOUR = timedelta(hours=1)
+LATER = slice(92, 108)
+"""Steps around tomorrow's noon."""
+
+
+@dataclass
+class Says:
+    """A weather forecast for two days."""
+
+    values: FloatArray
+    quantity: SkyQuantity = SkyQuantity.CLOUD_INDEX
+    age: timedelta = HOUR
+
+    def outlook(self, now: datetime) -> Outlook | None:
+        at_s = NOON.timestamp() + 3600.0 * np.arange(-2.0, 46.0)
+        values = np.resize(self.values, at_s.size)
+        return Outlook(made_at=now - self.age, quantity=self.quantity, at_s=at_s, values=values)
+
+
+class SaysNothing:
+    def outlook(self, now: datetime) -> Outlook | None:
+        return None
+
+
+def _made(weather: WeatherForecast | None, index: float = 0.8) -> Forecast:
+    return forecaster(weather=weather).forecast(NOON, QUARTERS, seen(NOON, index=index))
+
+
+def test_tomorrow_is_as_the_weather_forecast_has_it_and_now_as_it_is_seen() -> None:
+    told, own = _made(Says(np.full(1, 0.2))), _made(None)
+    assert "weather forecast of 11:00" in told.method
+    assert told.pv_w[0] == pytest.approx(own.pv_w[0], rel=0.1)
+    assert (told.pv_w[LATER] < 0.35 * own.pv_w[LATER]).all()
+    assert ((told.pv_band_w[:, 0] <= told.pv_w) & (told.pv_w <= told.pv_band_w[:, 1])).all()
+
+
+def test_irradiance_is_held_against_that_of_a_clear_sky() -> None:
+    at_s = NOON.timestamp() + 3600.0 * np.arange(-2.0, 46.0)
+    half = 0.5 * PLACE.sky.ghi_w_per_m2(at_s)
+    told, same = _made(Says(half, SkyQuantity.GHI)), _made(Says(np.full(1, 0.5)))
+    np.testing.assert_allclose(told.pv_w[LATER], same.pv_w[LATER], rtol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("weather", "words"),
+    [
+        (Says(np.full(1, 0.2), age=timedelta(days=2)), "too old"),
+        (Says(np.full(1, np.inf)), "not a finite number"),
+        (Says(np.full(1, -0.3)), "below zero"),
+        (Says(np.full(1, 20.0)), "are the units right"),
+        (Says(np.full(1, 1e12)), "more than a clear sky"),
+        (Says(np.full(1, 1e9), SkyQuantity.GHI), "weather forecast: "),
+        (Says(np.full(1, 1e-4)), "are the units right"),
+        (SaysNothing(), "no weather forecast"),
+    ],
+)
+def test_a_weather_forecast_that_cannot_be_is_left_out_and_told(weather: WeatherForecast, words: str) -> None:
+    told = _made(weather)
+    np.testing.assert_array_equal(told.pv_w, _made(None).pv_w)
+    assert words in told.method
+
+
+def test_hours_that_a_weather_forecast_leaves_out_are_forecast_without_it() -> None:
+    values = np.full(48, 0.2)
+    values[12:] = np.nan
+    told, own = _made(Says(values)), _made(None)
+    assert (told.pv_w[12:20] < 0.8 * own.pv_w[12:20]).all()
+    np.testing.assert_array_equal(told.pv_w[LATER], own.pv_w[LATER])
+
+
+def _write(path: Path, header: str, rows: Sequence[str]) -> CsvWeather:
+    path.write_text("\n".join([header, *rows]) + "\n", encoding="utf8")
+    return CsvWeather(path)
+
+
+def test_a_file_holds_forecasts_made_at_several_times_and_the_newest_made_by_now_counts(tmp_path: Path) -> None:
+    weather = _write(
+        tmp_path / "sky.csv",
+        "made_at_utc,time_utc,cloud_index",
+        [
+            "2026-04-15T12:00:00Z,2026-04-15T20:00:00Z,0.5",
+            "2026-04-15T18:00:00Z,2026-04-15T21:00:00Z,0.7",
+            "2026-04-15T18:00:00,2026-04-15T20:00:00+00:00,0.6",
+            "2026-04-15T18:00:00Z,not a time,0.9",
+            "2026-04-15T18:00:00Z",
+            "2026-04-15T23:00:00Z,2026-04-15T23:00:00Z,0.1",
+        ],
+    )
+    found = weather.outlook(NOON)
+    assert found is not None
+    assert (found.made_at, found.quantity) == (NOON - HOUR, SkyQuantity.CLOUD_INDEX)
+    np.testing.assert_array_equal(found.values, [0.6, 0.7])
+    early = weather.outlook(NOON - 6 * HOUR)
+    assert early is not None
+    assert list(early.values) == [0.5]
+    assert weather.outlook(NOON - 8 * HOUR) is None
+
+
+def test_a_file_that_changes_is_read_again_and_one_that_goes_or_makes_no_sense_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "sky.csv"
+    weather = CsvWeather(path)
+    assert weather.outlook(NOON) is None
+    _write(path, "made_at_utc,time_utc,ghi_w_per_m2", ["2026-04-15T12:00:00Z,2026-04-15T20:00:00Z,950"])
+    found = weather.outlook(NOON)
+    assert found is not None
+    assert (found.quantity, list(found.values)) == (SkyQuantity.GHI, [950.0])
+    _write(path, "when,what", ["1,2"])
+    assert weather.outlook(NOON) is None
+    path.write_bytes(b"\xff\xfe\x00")
+    assert weather.outlook(NOON) is None
+    path.unlink()
+    assert weather.outlook(NOON) is None
+
+
+def test_from_a_file_to_the_forecast(tmp_path: Path) -> None:
+    rows = [f"2026-04-15T18:00:00Z,{NOON + HOUR * n:%Y-%m-%dT%H:%M:%SZ},0.2" for n in range(48)]
+    weather = _write(tmp_path / "sky.csv", "made_at_utc,time_utc,cloud_index", rows)
+    told = forecaster(weather=weather).forecast(NOON, QUARTERS, nothing(NOON))
+    assert told.pv_frac[LATER].max() < 0.25
