@@ -5,11 +5,13 @@ the peak; where load is small or negative at noon, because of PV that nobody cou
 """
 
 from dataclasses import dataclass
+from datetime import date
 from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from derms.domain.arrays import FloatArray, IntArray
+from derms.domain.arrays import BoolArray, FloatArray, IntArray
+from derms.forecast.calendar import day_kinds
 from derms.forecast.netload import WEEKDAY_SHAPE
 from derms.forecast.record import DAY_QUARTERS, DAY_S, QUARTER_S, Record, offset_s
 
@@ -20,6 +22,8 @@ DOWN_UNSEEN = 0.95
 LEVEL_MIN = 0.25
 """What stands for the usual load where that is smaller, per unit of the day's peak."""
 RECENT_DAYS = 14
+KIND_DAYS_MIN = 2
+SATURDAY = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,26 +60,53 @@ def standard_profile(peak_w: float) -> FloatArray:
 
 def median_profile(record: Record, zone: ZoneInfo) -> FloatArray | None:
     """Median load by local quarter hour, shape (96,), which some garbage does not move; None without a full day."""
-    order, count = _by_quarter(record, zone)
+    known = np.flatnonzero(np.isfinite(record.load_w))
+    quarter = _quarters(record, zone)[known]
+    count = np.bincount(quarter, minlength=DAY_QUARTERS)
     if not count.all():
         return None
-    parts = np.split(record.load_w[order], np.cumsum(count)[:-1])
+    parts = np.split(record.load_w[known[np.argsort(quarter, kind="stable")]], np.cumsum(count)[:-1])
     return np.array([np.median(part) for part in parts])
 
 
-def recent_profile(record: Record, zone: ZoneInfo) -> FloatArray | None:
-    """Mean load by local quarter hour over the last days that were measured, shape (96,); None without a full day."""
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """What the last days were like: mean load by local quarter hour, of workdays and of free days [W], shapes (96,)."""
+
+    work_w: FloatArray
+    free_w: FloatArray
+    zone: ZoneInfo
+
+    def at(self, times_s: FloatArray) -> FloatArray:
+        """Usual load at moments [s since 1970], of the same shape."""
+        work_w, free_w = (at_local(each, times_s, self.zone) for each in (self.work_w, self.free_w))
+        return np.where(is_free(times_s, self.zone), free_w, work_w)
+
+
+def recent_days(record: Record, zone: ZoneInfo) -> Recent | None:
+    """The last days that were measured; None without a full day.
+
+    A kind of day of which fewer than `KIND_DAYS_MIN` were measured is taken to be as all of them were.
+    """
     known = np.flatnonzero(np.isfinite(record.load_w))
     if not known.size:
         return None
     last = record.first + int(known[-1]) + 1
     recent = record.between(last - RECENT_DAYS * DAY_QUARTERS, last)
-    order, count = _by_quarter(recent, zone)
-    if not count.all():
+    every_w = _means(recent, np.isfinite(recent.load_w), zone, days=1)
+    if every_w is None:
         return None
-    starts = np.concatenate([[0], np.cumsum(count)[:-1]])
-    profile_w: FloatArray = np.add.reduceat(recent.load_w[order], starts) / count
-    return profile_w
+    free = is_free(recent.middles_s, zone)
+    work_w, free_w = (
+        _means(recent, np.isfinite(recent.load_w) & kind, zone, days=KIND_DAYS_MIN) for kind in (~free, free)
+    )
+    return Recent(every_w if work_w is None else work_w, every_w if free_w is None else free_w, zone)
+
+
+def is_free(times_s: FloatArray, zone: ZoneInfo) -> BoolArray:
+    """Whether moments lie on a weekend or a holiday there, of the same shape."""
+    day = np.floor((times_s + offset_s(times_s, zone)) / DAY_S).astype(np.int64) + date(1970, 1, 1).toordinal()
+    return np.asarray(day_kinds(day) >= SATURDAY)
 
 
 def local_quarter(times_s: FloatArray, zone: ZoneInfo) -> FloatArray:
@@ -91,8 +122,16 @@ def at_local(profile: FloatArray, times_s: FloatArray, zone: ZoneInfo) -> FloatA
     return found
 
 
-def _by_quarter(record: Record, zone: ZoneInfo) -> tuple[IntArray, IntArray]:
-    """Rows of known quarters ordered by local quarter of the day, and how many each of the 96 has."""
-    rows = np.flatnonzero(np.isfinite(record.load_w))
-    quarter = local_quarter(record.middles_s[rows], zone).astype(np.intp) % DAY_QUARTERS
-    return rows[np.argsort(quarter, kind="stable")], np.bincount(quarter, minlength=DAY_QUARTERS)
+def _means(record: Record, use: BoolArray, zone: ZoneInfo, *, days: int) -> FloatArray | None:
+    """Means of some quarters of a record by local quarter of the day, shape (96,); None for fewer than so many days."""
+    quarter = _quarters(record, zone)[use]
+    count = np.bincount(quarter, minlength=DAY_QUARTERS)
+    if count.min() < days:
+        return None
+    mean_w: FloatArray = np.bincount(quarter, weights=record.load_w[use], minlength=DAY_QUARTERS) / count
+    return mean_w
+
+
+def _quarters(record: Record, zone: ZoneInfo) -> IntArray:
+    """Local quarter of the day of each of a record."""
+    return local_quarter(record.middles_s, zone).astype(np.intp) % DAY_QUARTERS

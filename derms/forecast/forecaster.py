@@ -22,11 +22,12 @@ from derms.domain.alarm import Event, Severity
 from derms.domain.arrays import FloatArray
 from derms.domain.forecast import Forecast
 from derms.forecast.believe import Belief, belief
-from derms.forecast.climate import Climate, climate_of, median_profile, recent_profile, standard_profile
+from derms.forecast.climate import Climate, climate_of, median_profile, recent_days, standard_profile
 from derms.forecast.demand import DemandModel, Fit
 from derms.forecast.gates import LATE_S, LOAD, PV, Gated, Refusal, Samples, gated, pv_bounds_pu
 from derms.forecast.load import Course, FittedLoad, history_from, profile_course, spread_of, values_before
 from derms.forecast.netload import Place, Seen
+from derms.forecast.pv import ClearSkyDays
 from derms.forecast.record import (
     DAY_QUARTERS,
     DAY_S,
@@ -91,7 +92,7 @@ class Forecaster:
         fit: Fit | None = None,
     ) -> None:
         """`pv_rated_w` is the PV behind the net load that we see, `peak_w` what the feeder was built for."""
-        self._place, self._zone, self._sky = place, place.timezone, place.sky
+        self._zone, self._sky, self._clear = place.timezone, place.sky, ClearSkyDays(place.sky)
         self._pv_rated_w, self._peak_w = pv_rated_w, peak_w
         self._weather, self._fit = weather, fit
         self._record = Record.empty()
@@ -99,6 +100,7 @@ class Forecaster:
         self._entered_s = -np.inf
         self._settled: int | None = None
         self._climate = climate_of(standard_profile(peak_w), self._zone, measured=False)
+        self._climate_day = -np.inf
         self._fitted: FittedLoad | None = None
         self._tried_s = -np.inf
         self._hour: _Hour | None = None
@@ -108,6 +110,7 @@ class Forecaster:
         self.load_contest = Contest("load", RIVALS)
         self.pv_contest = Contest("PV", RIVALS)
         self._refused: frozenset[tuple[str, str]] = frozenset()
+        self._sky_refused: tuple[Refusal, ...] = ()
 
     def learn(self, now: datetime, times: Sequence[datetime], net_w: FloatArray) -> tuple[Refusal, ...]:
         """Remember records, and fit a model where they suffice: slow. See `remember` and `fit`."""
@@ -133,7 +136,7 @@ class Forecaster:
         clear_pu = self._sky.exact_pu(middles_s(quarters, QUARTER_S)) if quarters.size else np.empty(0)
         load_w = mean_w + self._pv_rated_w * CLOUD_TYPICAL * clear_pu
         self._record = self._record.entered(quarters, load_w, np.full(quarters.size, np.nan), clear_pu)
-        self._hour = None
+        self._hour, self._climate_day = None, -np.inf
         climate = self._climate_of(self._record) or self._climate
         return belief(self._record, climate, now.timestamp()).refusals
 
@@ -157,10 +160,9 @@ class Forecaster:
         except ValueError as error:
             self._news = Event(now, Severity.WARNING, "brain", "forecast-unfitted", f"no model of load: {error}")
             return
-        days = round(int(history.known.sum()) / 24)
-        self._fitted = FittedLoad(model, self._zone, days=days)
+        self._fitted = FittedLoad(model, self._zone)
         self._hour = None
-        text = f"a model of load is fitted on {days} days of records"
+        text = f"a model of load is fitted on {round(int(history.known.sum()) / 24)} days of records"
         self._news = Event(now, Severity.INFO, "brain", "forecast-fitted", text)
 
     def score(self, now: datetime, measured: Seen) -> tuple[Event, ...]:
@@ -227,7 +229,7 @@ class Forecaster:
 
     def _gated(self, seen: Seen, now_s: float) -> _Live:
         at_s = epoch_s(seen.at)
-        clear_pu = self._sky.pu(at_s) if at_s.size else np.empty(0)
+        clear_pu = self._clear.pu(at_s)
         low_w, high_w = self._climate.bounds(at_s)
         low_pu, high_pu = pv_bounds_pu(clear_pu)
         load = Samples(
@@ -270,7 +272,7 @@ class Forecaster:
         quarters = np.array(over, dtype=np.intp)
         with np.errstate(invalid="ignore"):  # a quarter without a value is one that is not known
             load_w, pv_pu = sums[:, 0] / sums[:, 1], sums[:, 2] / sums[:, 3]
-        clear_pu = self._sky.pu(middles_s(quarters, QUARTER_S))
+        clear_pu = self._clear.pu(middles_s(quarters, QUARTER_S))
         self._record = self._record.entered(quarters, load_w, np.maximum(pv_pu, 0.0), clear_pu)
 
     def _at_hour(self, now_s: float, hours: float) -> _Hour:
@@ -280,7 +282,9 @@ class Forecaster:
         if held is not None and held.number == number and held.hours >= hours:
             return held
         raw = self._recent(now_s)
-        self._climate = self._climate_of(raw) or self._climate
+        if self._climate_day != now_s // DAY_S:
+            self._climate_day = now_s // DAY_S
+            self._climate = self._climate_of(raw) or self._climate
         found = belief(raw, self._climate, now_s)
         course = self._course(found.record, now_s, max(hours, PROMISED_H + 1.0))
         if course.name != self._judged:
@@ -301,11 +305,9 @@ class Forecaster:
         fitted = self._fitted.course(record, now_s, hours) if self._fitted is not None else None
         if fitted is not None:
             return fitted
-        profile_w = recent_profile(record, self._zone)
-        name = "recent days' load"
-        if profile_w is None:
-            profile_w, name = self._climate.usual_w, "standard load"
-        return profile_course(profile_w, spread_of(record, profile_w, self._zone), now_s, hours, self._zone, name=name)
+        recent = recent_days(record, self._zone)
+        name, usual = ("standard load", self._climate.usual) if recent is None else ("recent days' load", recent.at)
+        return profile_course(usual, spread_of(record, usual), now_s, hours, name=name)
 
     def _load(self, held: _Hour, now_s: float, times_s: FloatArray, ratio: float) -> FloatArray:
         """Quantiles of load at moments [W], shape (..., 3), within climatology."""
@@ -317,7 +319,7 @@ class Forecaster:
 
     def _pv(self, held: _Hour, clouds: CloudCourse, now_s: float, times_s: FloatArray, told: FloatArray) -> FloatArray:
         """Quantiles of PV at moments [per unit of nameplate], shape (..., 3)."""
-        clear_pu = self._sky.pu(times_s.ravel()).reshape(times_s.shape)
+        clear_pu = self._clear.pu(times_s)
         ahead_pu = clear_pu[..., None] * clouds.ahead(now_s, times_s, told)
         rivals_pu = values_before(held.belief.record, held.belief.record.pv_pu, now_s, times_s, self._zone)
         scale = max(self._pv_rated_w, 1.0)
@@ -343,8 +345,10 @@ class Forecaster:
             return nothing, ()
         outlook = self._weather.outlook(datetime.fromtimestamp(now_s, tz=self._zone))
         if outlook is None:
+            self._sky_refused = ()
             return nothing, ("no weather forecast",)
         index, passed = told_index(outlook, times_s, now_s, self._sky)
+        self._sky_refused = passed.refusals
         words = tuple(refusal.text for refusal in passed.refusals)
         if np.isfinite(index).any():
             words = (f"weather forecast of {outlook.made_at.astimezone(self._zone):%H:%M}", *words)
@@ -358,15 +362,15 @@ class Forecaster:
         first = held.number + 1
         number = first * HOUR_QUARTERS + np.arange(PROMISED_H * HOUR_QUARTERS)
         times_s: FloatArray = middles_s(number, QUARTER_S).reshape(-1, HOUR_QUARTERS)
-        course_w = held.course.ahead(now_s, times_s, ratio)[..., 1].mean(axis=1)
+        course_w = held.course.ahead(now_s, times_s, ratio).mean(axis=1)
         before_w = _hours_before(held.belief.record, held.belief.record.load_w, now_s, times_s, self._zone)
         self.load_contest.promise(first, course_w, before_w)
         told, _ = self._told(now_s, times_s)
-        clear_pu = self._sky.pu(times_s.ravel()).reshape(times_s.shape)
-        pv_pu = (clear_pu * clouds.ahead(now_s, times_s, told)[..., 1]).mean(axis=1)
+        clear_pu = self._clear.pu(times_s)
+        pv_pu = (clear_pu[..., None] * clouds.ahead(now_s, times_s, told)).mean(axis=1)
         before_pu = _hours_before(held.belief.record, held.belief.record.pv_pu, now_s, times_s, self._zone)
         lit_w = np.where(clear_pu.mean(axis=1) > SKY_MIN_PU, self._pv_rated_w, np.nan)
-        self.pv_contest.promise(first, lit_w * pv_pu, lit_w[:, None] * before_pu)
+        self.pv_contest.promise(first, lit_w[:, None] * pv_pu, lit_w[:, None] * before_pu)
 
     def _settle(self, now: datetime, hour: int) -> tuple[Event, ...]:
         """Hold what came in an hour against what was said of it."""
@@ -381,17 +385,17 @@ class Forecaster:
         )
 
     def _note_refused(self, now: datetime, live: _Live) -> tuple[Event, ...]:
-        """An event when the gates begin to refuse what is measured now, and when all of it passes again."""
+        """An event when the gates begin to refuse what is measured or told now, and when all of it passes again."""
         held = self._hour
         doubts = (*held.belief.load_doubt, *held.belief.pv_doubt) if held is not None else ()
-        refusals = (*live.load.refusals, *live.pv.refusals, *doubts)
+        refusals = (*live.load.refusals, *live.pv.refusals, *doubts, *self._sky_refused)
         kinds = frozenset((refusal.series, refusal.reason.value) for refusal in refusals)
         before, self._refused = self._refused, kinds
         if kinds - before:
-            text = "the forecast leaves out what is measured: " + "; ".join(refusal.text for refusal in refusals)
+            text = "the forecast does without some of its input: " + "; ".join(refusal.text for refusal in refusals)
             return (Event(now, Severity.WARNING, "brain", "forecast-input", text),)
         if before and not kinds:
-            text = "the forecast uses all that is measured again"
+            text = "the forecast uses all of its input again"
             return (Event(now, Severity.INFO, "brain", "forecast-input-good", text),)
         return ()
 
@@ -434,14 +438,14 @@ def _hours_before(record: Record, values: FloatArray, now_s: float, times_s: Flo
 def _mixed(contest: Contest, ahead_w: FloatArray, rivals_w: FloatArray, leads_h: FloatArray) -> FloatArray:
     """A model's quantiles, shape (..., 3), and persistence, shape (..., rivals), as they have earned it."""
     monitor = contest.monitor
-    if not monitor.demoted:
-        return ahead_w
-    rival_w = rivals_w[..., monitor.rival]
-    doubt = np.where(np.isfinite(rival_w), 1.0 - monitor.trust(leads_h), 0.0)
-    centre_w = ahead_w[..., 1] + doubt * (np.nan_to_num(rival_w) - ahead_w[..., 1])
-    wide_w = doubt * ERROR_80 * monitor.rival_error_w(leads_h)
-    low_w = np.maximum(ahead_w[..., 1] - ahead_w[..., 0], wide_w)
-    high_w = np.maximum(ahead_w[..., 2] - ahead_w[..., 1], wide_w)
+    centre_w = ahead_w[..., 1]
+    low_w, high_w = contest.width * (centre_w - ahead_w[..., 0]), contest.width * (ahead_w[..., 2] - centre_w)
+    if monitor.demoted:
+        rival_w = rivals_w[..., monitor.rival]
+        doubt = np.where(np.isfinite(rival_w), 1.0 - monitor.trust(leads_h), 0.0)
+        centre_w = centre_w + doubt * (np.nan_to_num(rival_w) - centre_w)
+        wide_w = doubt * ERROR_80 * monitor.rival_error_w(leads_h)
+        low_w, high_w = np.maximum(low_w, wide_w), np.maximum(high_w, wide_w)
     return np.stack([centre_w - low_w, centre_w, centre_w + high_w], axis=-1)
 
 

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from derms.domain.arrays import BoolArray, ByteArray, FloatArray
+from derms.domain.arrays import BoolArray, ByteArray, FloatArray, IntArray
 
 
 class Reason(StrEnum):
@@ -39,7 +39,7 @@ WORDS: Mapping[Reason, str] = {
     Reason.CLEAR_SKY: "more than a clear sky gives",
     Reason.CLIMATOLOGY: "beyond all that is usual at that time of day",
     Reason.STUCK: "the same for hours",
-    Reason.SHIFTED: "not at its time of day: are clock and time zone right?",
+    Reason.SHIFTED: "not at their time of day: are clock and time zone right?",
 }
 
 LATE_S = 3600.0
@@ -63,9 +63,11 @@ DARK_SHARE, DARK_H, LIT_PU = 0.02, 6, 0.2
 """The darkest overcast gives more than this share of clear sky over so many lit hours."""
 SHIFT_MAX_H = 12
 SHIFT_WINDOW_H = 72
+BATCH = 128
+"""Windows that are looked at in one piece, so that years of records fit into memory."""
 SHIFT_KNOWN_SHARE = 0.35
-SHIFT_RATIO, SHIFT_MARGIN = 2.2, 0.02
-"""A lag is believed when it leaves less than 1/2.2 of the variance unexplained, by this share of all at least."""
+SHIFT_RATIO, SHIFT_MARGIN = 2.5, 0.02
+"""A lag is believed when it leaves less than 1/2.5 of the variance unexplained, by this share of all at least."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,38 +209,49 @@ def _stuck_unclipped(samples: Samples) -> BoolArray:
 def _shifted(samples: Samples) -> BoolArray:
     """Hours of windows that fit their usual course much better at another hour."""
     found = np.zeros(samples.values.size, dtype=np.bool_)
-    if samples.around is None:
+    last = found.size - SHIFT_WINDOW_H
+    if samples.around is None or last < 0 or np.isnan(samples.values).all():
         return found
-    hours = samples.values.size
-    last = hours - SHIFT_WINDOW_H
-    for first in [*range(0, last, 24), last] if last >= 0 else []:
-        rows = slice(first, first + SHIFT_WINDOW_H)
-        around = samples.around[first : first + SHIFT_WINDOW_H + 2 * SHIFT_MAX_H]
-        found[rows] |= lag_h(samples.values[rows], around) != 0
+    firsts = np.append(np.arange(0, last, 24), last)
+    for some in np.array_split(firsts, firsts.size // BATCH + 1):
+        windows = some[:, None] + np.arange(SHIFT_WINDOW_H)
+        around = some[:, None] + np.arange(SHIFT_WINDOW_H + 2 * SHIFT_MAX_H)
+        late = lags_h(samples.values[windows], samples.around[around]) != 0
+        found[windows[late]] = True
     return found
 
 
-def lag_h(values: FloatArray, around: FloatArray) -> int:
-    """By how many hours a series runs late behind its usual course (-12..12); 0 where that is not clearly so.
+def lags_h(values: FloatArray, around: FloatArray) -> IntArray:
+    """By how many hours series run late behind their usual course (-12..12); 0 where that is not clearly so.
 
     Parameters
     ----------
     values : FloatArray
-        Means of hours one after the other, shape (k,); NaN where unknown.
+        Means of hours one after the other, shape (n, k); NaN where unknown.
     around : FloatArray
-        The usual course of these hours and of the `SHIFT_MAX_H` before and after, shape (k + 24,).
+        The usual course of these hours and of the `SHIFT_MAX_H` before and after, shape (n, k + 24).
+
+    Returns
+    -------
+    IntArray
+        Shape (n,).
     """
-    known = np.isfinite(values)
-    if known.mean() < SHIFT_KNOWN_SHARE:
-        return 0
-    shifted = np.lib.stride_tricks.sliding_window_view(around, values.size)[::-1, known]  # row n: n - 12 hours late
-    held, course = values[known] - values[known].mean(), shifted - shifted.mean(axis=1, keepdims=True)
-    size = np.sqrt((held**2).sum() * (course**2).sum(axis=1))
-    alike = np.clip(course @ held / np.maximum(size, 1e-300), 0.0, 1.0)
+    known = np.isfinite(values)[:, None, :]
+    count = np.maximum(known.sum(axis=2, keepdims=True), 1)
+    shifted = np.lib.stride_tricks.sliding_window_view(around, values.shape[1], axis=1)[:, ::-1]  # 12 h early first
+
+    def about_mean(course: FloatArray) -> FloatArray:
+        course = np.where(known, course, 0.0)
+        return np.where(known, course - course.sum(axis=2, keepdims=True) / count, 0.0)
+
+    held, usual = about_mean(values[:, None, :]), about_mean(shifted)
+    size = np.sqrt((held**2).sum(axis=2) * (usual**2).sum(axis=2))
+    alike = np.clip((held * usual).sum(axis=2) / np.maximum(size, 1e-300), 0.0, 1.0)
     left = 1.0 - alike**2  # share of the variance that the course does not explain
-    best = int(left.argmin())
-    clear = left[SHIFT_MAX_H] > SHIFT_RATIO * left[best] + SHIFT_MARGIN
-    return best - SHIFT_MAX_H if clear else 0
+    best = left.argmin(axis=1)
+    least = left[np.arange(best.size), best]
+    clear = (left[:, SHIFT_MAX_H] > SHIFT_RATIO * least + SHIFT_MARGIN) & (known.mean(axis=(1, 2)) >= SHIFT_KNOWN_SHARE)
+    return np.where(clear, best - SHIFT_MAX_H, 0)
 
 
 _FIRST: tuple[tuple[Reason, Gate], ...] = (

@@ -6,13 +6,13 @@ with h hours ahead and r the load measured over the last half hour against the c
 now fades towards what is usual.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
 import numpy as np
 
 from derms.domain.arrays import FloatArray
-from derms.forecast.climate import at_local
 from derms.forecast.demand import DemandModel
 from derms.forecast.features import BEFORE, LEADS_MAX
 from derms.forecast.history import DAY, WEEK, History, history_of
@@ -73,21 +73,21 @@ class Course:
 
 
 def profile_course(
-    profile_w: FloatArray, spread: tuple[float, float], now_s: float, hours: float, zone: ZoneInfo, *, name: str
+    usual: Callable[[FloatArray], FloatArray], spread: tuple[float, float], now_s: float, hours: float, *, name: str
 ) -> Course:
-    """The usual day, shape (96,), from an hour ago over some hours; `spread` are the ends of its band per unit."""
+    """What is usual at moments, from an hour ago over some hours; `spread` are the ends of its band per unit."""
     first = np.floor(now_s / QUARTER_S) - HOUR_QUARTERS
     knots_s = (first + np.arange(HOUR_QUARTERS * (hours + 2.0)) + 0.5) * QUARTER_S
-    usual_w = at_local(profile_w, knots_s, zone)
+    usual_w = usual(knots_s)
     ahead_h = np.maximum(knots_s - now_s, 0.0) / HOUR_S
     doubt = BAND_AT_ONCE + (1.0 - BAND_AT_ONCE) * np.sqrt(1.0 - np.exp(-2.0 * ahead_h / MEMORY_H))
     band = [usual_w + np.abs(usual_w) * doubt * end for end in spread]
     return Course(name, MEMORY_H, knots_s, np.stack([band[0], usual_w, band[1]], axis=1))
 
 
-def spread_of(record: Record, profile_w: FloatArray, zone: ZoneInfo) -> tuple[float, float]:
-    """Ends of the 80 % band of single days about their profile, per unit: what the days of the record show."""
-    usual_w = at_local(profile_w, record.middles_s, zone)
+def spread_of(record: Record, usual: Callable[[FloatArray], FloatArray]) -> tuple[float, float]:
+    """Ends of the 80 % band of single days about what is usual, per unit: what the days of the record show."""
+    usual_w = usual(record.middles_s)
     known = np.isfinite(record.load_w) & (np.abs(usual_w) > 0.0)
     days = known.sum() / DAY_QUARTERS
     if days < SPREAD_DAYS_MIN:
@@ -101,9 +101,8 @@ def spread_of(record: Record, profile_w: FloatArray, zone: ZoneInfo) -> tuple[fl
 class FittedLoad:
     """A fitted model of demand at work on a record."""
 
-    def __init__(self, model: DemandModel, zone: ZoneInfo, *, days: int) -> None:
+    def __init__(self, model: DemandModel, zone: ZoneInfo) -> None:
         self._model, self._zone = model, zone
-        self.name = f"load as fitted on {days} days"
 
     def course(self, record: Record, now_s: float, hours: float) -> Course | None:
         """Load from the hour before now over some hours; None where too little of the last weeks is known."""
@@ -122,7 +121,7 @@ class FittedLoad:
         load = self._model.predict(history, places[:1])[0, leads]
         before = np.full((1, 3), load_w[-1]) if np.isfinite(load_w[-1]) else load[:1]
         knots_s = np.concatenate([ahead_s[:1] - HOUR_S, ahead_s]) + HOUR_S / 2.0
-        return Course(self.name, FITTED_MEMORY_H, knots_s, np.concatenate([before, load]))
+        return Course("load as fitted", FITTED_MEMORY_H, knots_s, np.concatenate([before, load]))
 
 
 def history_from(record: Record, zone: ZoneInfo) -> History:

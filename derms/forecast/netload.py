@@ -8,7 +8,6 @@ from zoneinfo import ZoneInfo
 from derms.domain.arrays import FloatArray
 from derms.forecast.pv import ClearSky
 
-QUARTER_S = 900.0
 HOUR_S = 1800.0
 """How far back measurements tell what this hour is like [s]."""
 

@@ -19,6 +19,9 @@ LOSS_FRAC = 0.14
 """Between irradiance and AC power: soiling, temperature, wiring, inverter."""
 IRRADIANCE_STC_W_PER_M2 = 1000.0
 DAY_S, HOUR_S, MINUTE_S = 86400.0, 3600.0, 60.0
+TABLE_S = 300.0
+DAYS_KEPT = 3
+"""Tables of days further from those that are asked for are dropped."""
 
 
 def clear_sky_pu(times_s: FloatArray, latitude_deg: float, longitude_deg: float) -> FloatArray:
@@ -97,3 +100,27 @@ class ClearSky:
     def ghi_w_per_m2(self, times_s: FloatArray) -> FloatArray:
         """Global horizontal irradiance at moments, shape (n,); see `clear_ghi_w_per_m2`."""
         return clear_ghi_w_per_m2(times_s, *self._place_deg)
+
+
+class ClearSkyDays:
+    """Clear-sky power of one place from tables of five minutes, one for each day (UTC) that is asked for."""
+
+    def __init__(self, sky: ClearSky) -> None:
+        self._sky = sky
+        self._days: dict[int, FloatArray] = {}
+
+    def pu(self, times_s: FloatArray) -> FloatArray:
+        """Per unit of nameplate at moments [s since 1970-01-01 UTC], of the same shape; see `clear_sky_pu`."""
+        if not times_s.size:
+            return np.zeros(times_s.shape)
+        first, last = (int(bound // DAY_S) for bound in (times_s.min(), times_s.max()))
+        days = range(first, last + 1)
+        near = range(first - DAYS_KEPT, last + DAYS_KEPT + 1)
+        self._days = {day: table for day, table in self._days.items() if day in near}
+        moments_s = TABLE_S * np.arange(round(DAY_S / TABLE_S), dtype=np.float64)
+        for day in days:
+            if day not in self._days:
+                self._days[day] = self._sky.exact_pu(DAY_S * day + moments_s)
+        table = np.concatenate([self._days[day] for day in days])
+        power_pu: FloatArray = np.interp((times_s - DAY_S * first) / TABLE_S, np.arange(table.size), table)
+        return power_pu

@@ -21,8 +21,15 @@ SCORES_MIN = 48.0
 """Scores before anything is judged."""
 DEMOTED_ABOVE, RESTORED_BELOW = 1.05, 0.95
 """Error of the model over that of persistence at which it is demoted, and taken back."""
+CAUTION = 48.0
+"""With n scores the model has to be worse by (48 / n)^2 more: after two days by all, after four by a quarter."""
 LEAD_GROUPS_H = (1.0, 6.0, 24.0, 48.0)
 """Ends of the groups of leads [h ahead]."""
+BAND_SHARE = 0.8
+"""What a band should hold of what comes."""
+BAND_RATE = 0.02
+WIDTH_MIN, WIDTH_MAX = 0.5, 3.0
+"""A band grows or shrinks by 2 % an hour times what it held too little or too much, within these factors."""
 PROMISES_MAX = 48
 """Forecasts that wait to be judged, one an hour."""
 
@@ -57,7 +64,8 @@ class SkillMonitor:
                 self._sums[one, rival] = np.exp(-1.0 / MEMORY) * self._sums[one, rival] + new
         weight, model, naive = np.moveaxis(self._sums, -1, 0)
         enough = weight >= SCORES_MIN
-        self._demoted |= (enough & (model > DEMOTED_ABOVE * naive)).any(axis=1)
+        worse = model > (DEMOTED_ABOVE + (CAUTION / np.maximum(weight, 1.0)) ** 2) * naive
+        self._demoted |= (enough & worse).any(axis=1)
         self._demoted &= ~(~enough | (model < RESTORED_BELOW * naive)).all(axis=1)
 
     @property
@@ -104,17 +112,24 @@ class SkillMonitor:
 class _Promise:
     first: int
     model_w: FloatArray
+    """Quantiles 10 %, 50 % and 90 %, shape (n, 3)."""
     rivals_w: FloatArray
 
 
 class Contest:
-    """A model against its rivals: keeps what each said every hour until it has come, and tells who may forecast."""
+    """A model against its rivals: keeps what each said every hour until it has come, and tells who may forecast.
+
+    It also sees to the model's band: one that holds too little of what comes is made wider (Gibbs and Candes, Adaptive
+    conformal inference under distribution shift, NeurIPS 2021).
+    """
 
     def __init__(self, name: str, rivals: Sequence[str]) -> None:
         self.name = name
         self._rivals = tuple(rivals)
         self._promises: deque[_Promise] = deque(maxlen=PROMISES_MAX)
         self.monitor = SkillMonitor(rivals)
+        self.width = 1.0
+        """Of the model's band, against what the model itself says."""
 
     @property
     def rival(self) -> str:
@@ -125,9 +140,10 @@ class Contest:
         """Forget all: another model forecasts from now on."""
         self._promises.clear()
         self.monitor = SkillMonitor(self._rivals)
+        self.width = 1.0
 
     def promise(self, first: int, model_w: FloatArray, rivals_w: FloatArray) -> None:
-        """Keep a forecast made in the hour before number `first`: means of hours [W], (n,) and (n, rivals)."""
+        """Keep a forecast made in the hour before number `first`: quantiles and rivals [W], (n, 3) and (n, rivals)."""
         self._promises.append(_Promise(first, model_w, rivals_w))
 
     def settle(self, now: datetime, hour: int, actual_w: float) -> tuple[Event, ...]:
@@ -135,13 +151,15 @@ class Contest:
 
         `actual_w` is what came [W], NaN where that is not known.
         """
-        said = [(p, hour - p.first) for p in self._promises if 0 <= hour - p.first < p.model_w.size]
+        said = [(p, hour - p.first) for p in self._promises if 0 <= hour - p.first < len(p.model_w)]
         if not said:
             return ()
         before = self.monitor.demoted
+        model_w = np.array([promise.model_w[lead] for promise, lead in said])
+        self._judge_band(model_w, actual_w)
         self.monitor.score(
             np.array([lead + 1.0 for _, lead in said]),
-            np.array([promise.model_w[lead] for promise, lead in said]),
+            model_w[:, 1],
             np.array([promise.rivals_w[lead] for promise, lead in said]),
             np.full(len(said), actual_w),
         )
@@ -152,3 +170,11 @@ class Contest:
             return (Event(now, Severity.WARNING, "brain", "forecast-demoted", text),)
         text = f"the {self.name} forecast is better than persistence again, and is used"
         return (Event(now, Severity.INFO, "brain", "forecast-restored", text),)
+
+    def _judge_band(self, model_w: FloatArray, actual_w: float) -> None:
+        low_w, middle_w, high_w = model_w[np.isfinite(model_w).all(axis=1)].T
+        if not np.isfinite(actual_w) or not middle_w.size:
+            return
+        low_w, high_w = middle_w + self.width * (low_w - middle_w), middle_w + self.width * (high_w - middle_w)
+        inside = np.mean((low_w <= actual_w) & (actual_w <= high_w))
+        self.width = float(np.clip(self.width * np.exp(BAND_RATE * (BAND_SHARE - inside)), WIDTH_MIN, WIDTH_MAX))

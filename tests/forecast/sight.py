@@ -1,6 +1,7 @@
 """What forecaster tests share: a place, the last half hour as somebody measured it, records of days."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -11,7 +12,7 @@ from derms.forecast.climate import at_local, standard_profile
 from derms.forecast.forecaster import Forecaster
 from derms.forecast.netload import Place, Seen
 from derms.forecast.pv import ClearSky
-from derms.forecast.weather import WeatherForecast
+from derms.forecast.weather import Outlook, SkyQuantity, WeatherForecast
 
 ZONE = ZoneInfo("America/Los_Angeles")
 PLACE = Place(ClearSky(34.05, -118.24), ZONE)
@@ -55,3 +56,18 @@ def records(
     """Net load of the days before now, without any PV behind it: ends of intervals, and means."""
     ends = [now - step * back for back in range(int(timedelta(days=days) / step) - 1, -1, -1)]
     return ends, load([end - step / 2 for end in ends])
+
+
+@dataclass
+class Says:
+    """A weather forecast for two days."""
+
+    values: FloatArray
+    quantity: SkyQuantity = SkyQuantity.CLOUD_INDEX
+    age: timedelta = timedelta(hours=1)
+    start: datetime = NOON
+
+    def outlook(self, now: datetime) -> Outlook | None:
+        at_s = self.start.timestamp() + 3600.0 * np.arange(-2.0, 46.0)
+        values = np.resize(self.values, at_s.size)
+        return Outlook(made_at=now - self.age, quantity=self.quantity, at_s=at_s, values=values)

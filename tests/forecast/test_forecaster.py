@@ -23,6 +23,7 @@ from tests.forecast.sight import (
     QUARTER,
     QUARTERS,
     ZONE,
+    Says,
     clear_pu,
     forecaster,
     minutes_before,
@@ -106,7 +107,7 @@ def test_the_fitted_model_too_follows_the_wall_clock_through_days_of_23_and_25_h
     midnight = datetime(*day, tzinfo=ZONE).astimezone(UTC)
     one = _fitted(midnight, (0,))
     made = one.forecast(midnight, np.full(hours + 12, 1.0), nothing(midnight))
-    assert "fitted on 400 days" in made.method
+    assert made.method.startswith("load as fitted x ")
     true_w = _hourly_w([midnight + HOUR * (n + 0.5) for n in range(hours + 12)])
     np.testing.assert_allclose(made.net_load_w, true_w, rtol=0.06)
     as_if_w = np.roll(true_w, 1 if hours == 23 else -1)  # what a count of elapsed hours would say after the change
@@ -118,11 +119,12 @@ def test_a_year_of_hours_is_fitted_once_and_told_and_a_later_call_waits_a_week()
     one = _fitted(NOON, (NOON.astimezone(ZONE).hour,), days=366)
     told = one.score(NOON, nothing(NOON))
     assert [(event.kind, event.severity) for event in told] == [("forecast-fitted", Severity.INFO)]
+    assert told[0].text == "a model of load is fitted on 366 days of records"
     assert one.score(NOON, nothing(NOON)) == ()
     assert not one.fit_due(NOON + timedelta(days=6))
     assert one.fit_due(NOON + timedelta(days=7))
     made = one.forecast(NOON, QUARTERS, seen(NOON, _hourly_w([NOON])[0]))
-    assert made.method.startswith("load as fitted on 366 days")
+    assert made.method.startswith("load as fitted x ")
     band = made.net_load_band_w
     assert ((band[:, 0] <= made.net_load_w) & (made.net_load_w <= band[:, 1])).all()
 
@@ -228,7 +230,7 @@ def test_missing_measurements_are_left_out_not_taken_for_zero() -> None:
     gross_w[::3], index[1::3] = np.nan, np.nan
     holey = forecaster().forecast(NOON, QUARTERS, seen(NOON, gross_w, index))
     np.testing.assert_allclose(holey.net_load_w, whole.net_load_w, rtol=0.01)
-    np.testing.assert_allclose(holey.pv_w, whole.pv_w, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(holey.pv_w, whole.pv_w, rtol=1e-4, atol=1e-6)
 
 
 def test_a_feeder_that_is_a_part_of_the_system_has_its_share_of_the_load_and_all_of_its_sun() -> None:
@@ -318,7 +320,7 @@ def test_a_meter_whose_clock_went_hours_wrong_is_found_out_and_not_followed() ->
         told += one.score(now, Seen(at=minutes_before(now), gross_w=_late_w(now), pv_frac=np.full(30, np.nan)))
         made = one.forecast(now, QUARTERS, Seen(at=minutes_before(now), gross_w=_late_w(now), pv_frac=np.zeros(30)))
     assert [event.kind for event in told] == ["forecast-input"]
-    assert "not at its time of day" in told[0].text
+    assert "not at their time of day" in told[0].text
     # The days before the clock went wrong are still believed, and nothing of what is seen now is.
     np.testing.assert_allclose(made.net_load_w, usual_hourly_w(now), rtol=0.15)
 
@@ -390,19 +392,30 @@ FRAC = st.one_of(st.sampled_from([np.nan, np.inf, 1e12, -5.0]), st.floats(), st.
         )
     ),
     past=st.lists(VALUE, max_size=12),
+    told=st.lists(FRAC, min_size=1, max_size=6),
     feeder_load_w=VALUE,
 )
-@example(quarter=0, live=([], [], []), past=[], feeder_load_w=np.nan)
-@example(quarter=48, live=([np.inf, 1e308], [np.nan, 1e308], [1, 2]), past=[1e308, -1e308] * 6, feeder_load_w=np.inf)
+@example(quarter=0, live=([], [], []), past=[], told=[np.nan], feeder_load_w=np.nan)
+@example(
+    quarter=48,
+    live=([np.inf, 1e308], [np.nan, 1e308], [1, 2]),
+    past=[1e308, -1e308] * 6,
+    told=[1e308],
+    feeder_load_w=np.inf,
+)
 def test_whatever_was_recorded_and_measured_the_forecast_is_finite_and_within_climatology(
-    quarter: int, live: tuple[list[float], list[float], list[int]], past: list[float], feeder_load_w: float
+    quarter: int,
+    live: tuple[list[float], list[float], list[int]],
+    past: list[float],
+    told: list[float],
+    feeder_load_w: float,
 ) -> None:
     now = NOON + QUARTER * quarter
     gross_w, pv_frac, ages = live
     measured = Seen(
         at=sorted(now - timedelta(minutes=age) for age in ages), gross_w=np.array(gross_w), pv_frac=np.array(pv_frac)
     )
-    one = forecaster()
+    one = forecaster(weather=Says(np.array(told), start=now))
     ends, net_w = records(now, 3)
     net_w[40 : 40 + len(past)] = past
     one.remember(now, ends, net_w)

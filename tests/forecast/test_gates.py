@@ -6,7 +6,7 @@ import pytest
 from derms.domain.arrays import FloatArray
 from derms.forecast.believe import belief
 from derms.forecast.climate import climate_of, standard_profile
-from derms.forecast.gates import LOAD, PV, SKY, Gated, Reason, Samples, gated, lag_h, pv_bounds_pu
+from derms.forecast.gates import LOAD, PV, SKY, Gated, Reason, Samples, gated, lags_h, pv_bounds_pu
 from derms.forecast.record import Record, hourly, middles_s
 from tests.forecast.sight import NOON, PEAK_W, PLACE, ZONE
 
@@ -128,9 +128,9 @@ def test_a_course_that_fits_another_hour_better_is_shifted_by_as_much(late_h: in
     at_s = _days(72)
     around = CLIMATE.usual(np.concatenate([at_s[:12] - 12 * 3600.0, at_s, at_s[-12:] + 12 * 3600.0]))
     noise = np.random.default_rng(3).normal(1.0, 0.02, 72)
-    found = lag_h(noise * CLIMATE.usual(at_s - 3600.0 * late_h), around)
+    (found,) = lags_h((noise * CLIMATE.usual(at_s - 3600.0 * late_h))[None], around[None])
     assert (found - late_h + 1) % 24 <= 2  # half a day late is half a day early
-    assert lag_h(noise * CLIMATE.usual(at_s), around) == 0
+    assert lags_h((noise * CLIMATE.usual(at_s))[None], around[None]) == [0]
 
 
 @pytest.mark.parametrize("seed", range(6))

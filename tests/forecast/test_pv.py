@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from derms.forecast.pv import clear_sky_pu
+from derms.forecast.pv import ClearSky, ClearSkyDays, clear_sky_pu
 
 LOCAL_MIDNIGHT_S = 1776236400.0  # 15 April 2026, 00:00 in Los Angeles
 HOURS_S = LOCAL_MIDNIGHT_S + 3600.0 * np.arange(24, dtype=np.float64)
@@ -26,3 +26,12 @@ def test_summer_days_bring_more_than_winter_days() -> None:
 def test_the_sun_rises_later_further_west() -> None:
     morning_s = np.array([LOCAL_MIDNIGHT_S + 7.5 * 3600.0])
     assert clear_sky_pu(morning_s, 34.05, -118.24)[0] > clear_sky_pu(morning_s, 34.05, -125.0)[0]
+
+
+def test_a_table_of_days_says_what_the_formula_does_whichever_way_it_is_asked() -> None:
+    days = ClearSkyDays(ClearSky(34.05, -118.24))
+    for first_h in (0.0, 30.0, 10.0, 24.0 * 40, 5.0):
+        times_s = HOURS_S[:, None] + 3600.0 * first_h + np.array([0.0, 100.0])
+        exact = clear_sky_pu(times_s.ravel(), 34.05, -118.24).reshape(times_s.shape)
+        np.testing.assert_allclose(days.pu(times_s), exact, atol=2e-3)
+    assert days.pu(np.empty((0, 3))).shape == (0, 3)

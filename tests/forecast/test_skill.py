@@ -1,8 +1,10 @@
 """Skill: who may forecast at which lead, told at the transition, and not with every hour."""
 
 import numpy as np
+import pytest
 
 from derms.domain.alarm import Event, Severity
+from derms.domain.arrays import FloatArray
 from derms.forecast.skill import Contest, SkillMonitor
 from tests.forecast.sight import NOON
 
@@ -60,12 +62,16 @@ def test_a_rival_that_is_not_known_yet_judges_nobody() -> None:
     assert (monitor.demoted, monitor.rival) == (True, 0)
 
 
+def _quantiles(model_w: float, half_w: float = 1e4) -> FloatArray:
+    return np.tile(model_w + half_w * np.array([-1.0, 0.0, 1.0]), (6, 1))
+
+
 def _run(contest: Contest, hours: range, model_w: float, rival_w: float) -> list[tuple[str, Severity]]:
     """Every hour a forecast of the next six; every hour comes with 1 MW."""
     said: list[Event] = []
     for hour in hours:
         said += contest.settle(NOON, hour, 1e6)
-        contest.promise(hour + 1, np.full(6, model_w), np.full((6, 1), rival_w))
+        contest.promise(hour + 1, _quantiles(model_w), np.full((6, 1), rival_w))
     return [(event.kind, event.severity) for event in said]
 
 
@@ -89,5 +95,17 @@ def test_an_hour_that_nobody_measured_says_nothing() -> None:
     contest = Contest("load", ("the last day",))
     for hour in range(200):
         assert contest.settle(NOON, hour, np.nan) == ()
-        contest.promise(hour + 1, np.full(6, 9e6), np.full((6, 1), 1e6))
+        contest.promise(hour + 1, _quantiles(9e6), np.full((6, 1), 1e6))
     assert not contest.monitor.demoted
+
+
+@pytest.mark.parametrize(("half_w", "share"), [(0.3e5, 1.28 / 0.3), (1.28e5, 1.0), (2.0e5, 0.64)])
+def test_a_band_that_holds_too_little_of_what_comes_grows_until_it_holds_four_in_five(
+    half_w: float, share: float
+) -> None:
+    """Errors are normal with a deviation of 100 kW, so that 128 kW to both sides hold 80 %."""
+    contest, draw = Contest("load", ("the last day",)), np.random.default_rng(2)
+    for hour in range(2000):
+        contest.settle(NOON, hour, 1e6 + 1e5 * draw.standard_normal())
+        contest.promise(hour + 1, _quantiles(1e6, half_w), np.full((6, 1), 1e6))
+    assert contest.width == pytest.approx(min(share, 3.0), rel=0.15)

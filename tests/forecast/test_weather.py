@@ -1,35 +1,19 @@
 """A weather forecast is used where it is there, young, and passes the gates; else the sky is forecast without it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from derms.domain.arrays import FloatArray
 from derms.domain.forecast import Forecast
 from derms.forecast.weather import CsvWeather, Outlook, SkyQuantity, WeatherForecast
-from tests.forecast.sight import NOON, PLACE, QUARTERS, forecaster, nothing, seen
+from tests.forecast.sight import NOON, PLACE, QUARTERS, Says, forecaster, nothing, seen
 
 HOUR = timedelta(hours=1)
 LATER = slice(92, 108)
 """Steps around tomorrow's noon."""
-
-
-@dataclass
-class Says:
-    """A weather forecast for two days."""
-
-    values: FloatArray
-    quantity: SkyQuantity = SkyQuantity.CLOUD_INDEX
-    age: timedelta = HOUR
-
-    def outlook(self, now: datetime) -> Outlook | None:
-        at_s = NOON.timestamp() + 3600.0 * np.arange(-2.0, 46.0)
-        values = np.resize(self.values, at_s.size)
-        return Outlook(made_at=now - self.age, quantity=self.quantity, at_s=at_s, values=values)
 
 
 class SaysNothing:
@@ -73,6 +57,18 @@ def test_a_weather_forecast_that_cannot_be_is_left_out_and_told(weather: Weather
     told = _made(weather)
     np.testing.assert_array_equal(told.pv_w, _made(None).pv_w)
     assert words in told.method
+
+
+def test_a_weather_forecast_that_cannot_be_is_an_event_until_there_is_a_better_one() -> None:
+    weather = Says(np.full(1, 20.0))
+    one = forecaster(weather=weather)
+    kinds = []
+    for hour, value in enumerate((20.0, 20.0, 0.5, 0.5)):
+        now = NOON + HOUR * hour
+        weather.values = np.full(1, value)
+        kinds.append([event.kind for event in one.score(now, nothing(now))])
+        one.forecast(now, QUARTERS, nothing(now))
+    assert kinds == [[], ["forecast-input"], [], ["forecast-input-good"]]
 
 
 def test_hours_that_a_weather_forecast_leaves_out_are_forecast_without_it() -> None:
