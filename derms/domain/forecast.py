@@ -24,8 +24,8 @@ class Forecast:
 
     made_at: datetime
     start: datetime
-    step_s: float
-    """Length of the first step [s], and of all of them where `hours` is left out."""
+    hours: FloatArray
+    """Length of each step [h], shape (steps,)."""
     net_load_w: FloatArray
     """System net load if no battery of ours moved and no PV were limited [W], shape (steps,)."""
     pv_w: FloatArray
@@ -34,8 +34,6 @@ class Forecast:
     """The same per unit of its nameplate, shape (steps,)."""
     method: str
     """How it was made, in words that an operator may read."""
-    hours: FloatArray = field(default_factory=_not_given)
-    """Length of each step [h], shape (steps,)."""
     net_load_band_w: FloatArray = field(default_factory=_not_given)
     """Quantiles 10 % and 90 % of net load [W], shape (steps, 2)."""
     pv_band_w: FloatArray = field(default_factory=_not_given)
@@ -46,7 +44,6 @@ class Forecast:
     def __post_init__(self) -> None:
         steps = len(self.net_load_w)
         instead = {
-            "hours": np.full(steps, self.step_s / 3600.0),
             "net_load_band_w": np.column_stack([self.net_load_w] * 2),
             "pv_band_w": np.column_stack([self.pv_w] * 2),
             "feeder_w": self.net_load_w,

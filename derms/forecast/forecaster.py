@@ -212,7 +212,6 @@ class Forecaster:
         return Forecast(
             made_at=now,
             start=now,
-            step_s=float(hours[0]) * HOUR_S,
             net_load_w=net_w,
             pv_w=pv_w[:, 1],
             pv_frac=pv_pu[:, 1],

@@ -32,6 +32,7 @@ from derms.forecast.gates import Refusal
 from derms.forecast.netload import Place
 from derms.forecast.pv import ClearSky
 from derms.forecast.sun import CLOUD_TYPICAL
+from derms.forecast.weather import CsvWeather
 from derms.grid.engine import Engine
 from derms.grid.estimate import estimate
 from derms.grid.look_ahead import Moment, examine
@@ -123,7 +124,12 @@ class Brain:
         self._memory = Observation(fleet, step_s=3600.0 * plan.period_h, steps=periods)
         times, net_w = scada.history()
         self._memory.seed(times[-SEEDED:], net_w[-SEEDED:])
-        self._forecaster = Forecaster(self._place, pv_rated_w=self._pv_rated_w, peak_w=package.peak_w)
+        self._forecaster = Forecaster(
+            self._place,
+            pv_rated_w=self._pv_rated_w,
+            peak_w=package.peak_w,
+            weather=None if site.weather is None else CsvWeather(site.weather),
+        )
         self._note_history(self._forecaster.remember(clock.utc(), times, net_w))
         self._fitting: Thread | None = None
         self._control = ControlState()

@@ -72,6 +72,8 @@ class Site:
     """Device that measures the system net load; None where the utility's system tells it."""
     history: Path | None
     """CSV of past net load, see `read_history`."""
+    weather: Path | None
+    """CSV of weather forecasts; it need not exist yet."""
     scada: ScadaSite
     storage: Path
     """Folder of journal and database; it need not exist yet."""
@@ -130,6 +132,7 @@ def load_site(
         package=package,
         net_load_id=net_load_id,
         history=history,
+        weather=None if values["forecast"]["weather"] is None else path.parent / values["forecast"]["weather"],
         scada=utility,
         storage=storage,
         field=FieldSettings(**values["field"]),

@@ -71,6 +71,13 @@ class ScadaTable:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ForecastTable:
+    """[forecast]: what is known of the coming hours from elsewhere."""
+
+    weather: str | None = text("path of a CSV with made_at_utc, time_utc, and cloud_index or ghi_w_per_m2", None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class StorageTable:
     """[storage]: where records go."""
 
@@ -85,6 +92,7 @@ TABLES: Mapping[str, type[Any]] = {
     "dispatch": DispatchSettings,
     "plan": PlanSettings,
     "plan.weights": PlanWeights,
+    "forecast": ForecastTable,
     "estimate": EstimateSettings,
     "storage": StorageTable,
 }

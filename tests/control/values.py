@@ -82,7 +82,7 @@ def forecast_of(
     return Forecast(
         made_at=start,
         start=start,
-        step_s=STEP_S,
+        hours=np.full(len(net_load_w), STEP_S / 3600.0),
         net_load_w=net_load_w,
         pv_w=pv_rated_w * share,
         pv_frac=share,

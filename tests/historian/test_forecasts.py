@@ -19,7 +19,6 @@ def _forecast(made_at: datetime, net_w: float) -> Forecast:
     return Forecast(
         made_at=made_at,
         start=made_at,
-        step_s=300.0,
         net_load_w=steps,
         pv_w=steps / 3.0,
         pv_frac=steps / 1e7,
@@ -52,10 +51,9 @@ def test_it_outlives_the_service(tmp_path: Path) -> None:
     after.close()
 
 
-def test_a_forecast_without_bands_and_lengths_of_steps_has_those_of_equal_steps_without_doubt() -> None:
+def test_a_forecast_without_bands_and_feeder_has_no_doubt_and_is_that_of_the_system() -> None:
     steps = np.arange(4.0)
-    made = Forecast(MADE, MADE, 900.0, steps, steps, steps, "by hand")
-    np.testing.assert_array_equal(made.hours, np.full(4, 0.25))
+    made = Forecast(MADE, MADE, np.full(4, 0.25), steps, steps, steps, "by hand")
     np.testing.assert_array_equal(made.net_load_band_w, np.column_stack([steps, steps]))
     np.testing.assert_array_equal(made.pv_band_w, np.column_stack([steps, steps]))
     np.testing.assert_array_equal(made.feeder_w, steps)

@@ -229,7 +229,7 @@ def plan_of(number: int) -> Plan:
 
 def forecast_of() -> Forecast:
     steps = np.arange(96) / 7
-    return Forecast(START, START, 900.0, steps * 1e5, steps, np.clip(steps / 20, 0, 1), "clear sky")
+    return Forecast(START, START, np.full(96, 0.25), steps * 1e5, steps, np.clip(steps / 20, 0, 1), "clear sky")
 
 
 def test_a_decision_keeps_its_inputs_to_the_last_bit(store: Store) -> None:

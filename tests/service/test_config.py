@@ -387,3 +387,8 @@ def test_the_reference_describes_every_key_and_column() -> None:
     text = describe()
     assert "| `poll_s` | `10` | 1 to 3600 | s | time between two polls of a device |" in text
     assert "| `unit` | none | 1 to 255 | Modbus unit; the driver's usual one when empty, mostly 1 |" in text
+
+
+def test_a_weather_forecast_is_read_from_beside_the_site_file_and_need_not_be_there_yet(tmp_path: Path) -> None:
+    assert load(tmp_path).weather is None
+    assert load(tmp_path, SITE + '[forecast]\nweather = "sky.csv"\n').weather == tmp_path / "sky.csv"
