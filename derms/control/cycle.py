@@ -232,7 +232,14 @@ def _wrong(rung: _Rung, portfolio: Portfolio, battery: VirtualBattery, forecast:
     found = rung.fleet_plan
     if found is not None and not wrong:
         named = {slack.limit for slack in found.gave_way}
-        wrong = check_shares(portfolio, found.shares.power_w, found.held_w, found.promised_w, named)
+        wrong = check_shares(
+            portfolio,
+            found.shares.power_w,
+            found.held_w,
+            found.promised_w,
+            named,
+            reactive_var=found.reactive_var,
+        )
     return wrong
 
 

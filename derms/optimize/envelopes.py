@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from derms.domain.arrays import FloatArray
-from derms.optimize.portfolio import Devices
+from derms.optimize.portfolio import Devices, Envelopes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -54,26 +54,28 @@ def course(
     return Course(low_wh=low.T, high_wh=high.T, fullest_wh=fullest.T, emptiest_wh=emptiest.T)
 
 
-def bound_courses(devices: Devices, hours: FloatArray, *, least_wh: FloatArray | float = -np.inf) -> Course:
-    """The courses of stores with envelopes, never below what each holds at least.
+def bound_courses(devices: Devices, bound: Envelopes, hours: FloatArray, *, never_below: bool = False) -> Course:
+    """The courses of stores with envelopes. No upper bound asks a store to give what it holds at least.
 
-    `least_wh` further raises all lower bounds, shape (k, 1).
+    Lower bounds are what is due alone, or, with `never_below`, also what a store holds at least.
     """
-    bound = devices.envelopes
-    assert bound is not None
     at = bound.device
-    efficiency, most_wh, now_wh = (
-        devices.efficiency_frac[at, None],
-        devices.stored_max_wh[at, None],
-        devices.stored_wh[at],
-    )
+    efficiency, most_wh = devices.efficiency_frac[at, None], devices.stored_max_wh[at, None]
+    due_wh, least_wh = np.minimum(bound.low_wh, most_wh), held_at_least_wh(devices)[at, None]
+    # Below its least energy a store gives nothing, whatever it could.
+    gives = (devices.stored_wh >= devices.stored_min_wh)[at, None]
     return course(
-        np.maximum(np.minimum(bound.low_wh, most_wh), least_wh),
-        np.clip(bound.high_wh, devices.stored_min_wh[at, None], most_wh),
-        now_wh,
+        np.maximum(due_wh, least_wh) if never_below else due_wh,
+        np.clip(bound.high_wh, least_wh, np.maximum(most_wh, least_wh)),
+        devices.stored_wh[at],
         efficiency * devices.charge_max_w[at] * hours,
-        devices.discharge_max_w[at] * hours / efficiency,
+        devices.discharge_max_w[at] * gives * hours / efficiency,
     )
+
+
+def held_at_least_wh(devices: Devices) -> FloatArray:
+    """Energy that a store does not give, and does not have to gain, shape (n,)."""
+    return np.minimum(devices.stored_min_wh, devices.stored_wh)
 
 
 def within_envelopes(devices: Devices, hours: FloatArray) -> tuple[Devices, FloatArray]:
@@ -81,9 +83,9 @@ def within_envelopes(devices: Devices, hours: FloatArray) -> tuple[Devices, Floa
     bound = devices.envelopes
     if bound is None:
         return devices, np.zeros(0)
-    kept = bound_courses(devices, hours)
-    least_wh = np.minimum(devices.stored_min_wh, devices.stored_wh)[bound.device, None]
+    kept = bound_courses(devices, bound, hours)
+    emptiest_wh = np.maximum(kept.emptiest_wh, held_at_least_wh(devices)[bound.device, None])
     short_wh = (bound.low_wh - kept.fullest_wh).max(axis=1, initial=0.0)
-    over_wh = (np.maximum(kept.emptiest_wh, least_wh) - bound.high_wh).max(axis=1, initial=0.0)
+    over_wh = (emptiest_wh - bound.high_wh).max(axis=1, initial=0.0)
     narrowed = replace(bound, low_wh=kept.low_wh, high_wh=kept.high_wh)
     return replace(devices, envelopes=narrowed), np.maximum(short_wh, over_wh)

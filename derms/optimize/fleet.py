@@ -20,6 +20,7 @@ from derms.errors import PlanError
 from derms.optimize.envelopes import within_envelopes
 from derms.optimize.master import Master, Slack, Solution, feeder_limit, ranked
 from derms.optimize.portfolio import Portfolio
+from derms.optimize.reactive import reactive_effects, share_reactive
 from derms.optimize.share import Fairness, Shares, share
 from derms.optimize.sites import within_sites
 from derms.optimize.zones import Zoning, due_scatter_h, feeder_shares, row_effects, zoning
@@ -50,6 +51,8 @@ class FleetPlan:
     """Feeders and system problem: False where corrections did not bring them together."""
     gave_way: tuple[Slack, ...]
     """Every limit that is violated in the plan more than without it, or gave way, with its name."""
+    reactive_var: FloatArray | None = None
+    """Of every store in its first steps, + = injection, shape (n, shared); None where none is planned."""
 
     @property
     def promised_w(self) -> FloatArray:
@@ -76,6 +79,7 @@ class FleetPlanner:
         self._feeders: IntArray = np.zeros(0, dtype=np.intp)
         self._rows: IntArray = np.zeros(0, dtype=np.intp)
         self._master: Master | None = None
+        self._placed: IntArray = np.zeros(0, dtype=np.intp)
         self._scatter_h = 0.0
 
     def plan(
@@ -98,7 +102,7 @@ class FleetPlanner:
             if self._master is None:
                 zones = zoning(given, self._feeders, self._rows, per_feeder=self._per_feeder)
                 self._master = Master(given, zones, self._weights, scale_w=self._scale_w)
-                self._scatter_h = due_scatter_h(given, zones)
+                self._placed, self._scatter_h = given.devices.feeder, due_scatter_h(given, zones)
                 bias = np.zeros((len(self._rows), len(given.hours)))
             solution = self._master.solve(given, bias, iterations=iterations)
             if late():
@@ -112,13 +116,14 @@ class FleetPlanner:
                 break
             corrections += 1
             # The problem moves rows by what its zones did when it was built, the stores do by what they do now.
-            bias[missed] = (moved[self._rows] - self._master.effects @ solution.injected_w)[missed]
+            bias[missed] = (moved[self._rows] - self._master.moved(solution))[missed]
         agreed = not misses.any() and not len(overloaded)
         return replace(plan, agreed=agreed, gave_way=(*_gave_way(given, plan), *short))
 
     def _outlived(self, zones: Zoning, given: Portfolio) -> bool:
-        """Whether zones were made for another fleet, or for cars that have left."""
-        return len(zones.zone) != len(given.devices) or due_scatter_h(given, zones) > self._scatter_h + SCATTER_MORE_H
+        """Whether zones were made for another fleet, for one on other feeders, or for cars that have left."""
+        elsewhere = not np.array_equal(self._placed, given.devices.feeder)
+        return elsewhere or due_scatter_h(given, zones) > self._scatter_h + SCATTER_MORE_H
 
     def _model(self, feeders: IntArray, rows: IntArray, row_feeder: IntArray) -> bool:
         """Model these feeders, and these rows with theirs, from now on; whether that is anything new."""
@@ -130,7 +135,7 @@ class FleetPlanner:
         return grown
 
     def _spread(self, given: Portfolio, zones: Zoning, solution: Solution, rounds: int) -> FleetPlan:
-        first = slice(0, self._shared_steps)
+        first, blocks_var = slice(0, self._shared_steps), solution.reactive_var
         shares = share(solution.injected_w[:, first], given.devices, zones.zone, given.hours, fairness=self._fairness)
         feeder_w = feeder_shares(given.devices, zones, len(given.feeders.low_w)) @ solution.injected_w
         by_feeder = csr_array(
@@ -142,6 +147,9 @@ class FleetPlanner:
             solution=solution,
             zones=zones,
             shares=shares,
+            reactive_var=None
+            if blocks_var is None
+            else share_reactive(blocks_var[:, first], given.devices, zones, shares.power_w),
             feeder_w=feeder_w,
             held_w=_held(given, zones, solution.held_w),
             rounds=rounds,
@@ -189,6 +197,10 @@ def _values(given: Portfolio, plan: FleetPlan) -> tuple[FloatArray, FloatArray, 
     shared = plan.shares.power_w.shape[1]
     moved = row_effects(given, plan.zones, np.arange(len(rows))) @ plan.solution.injected_w
     moved[:, :shared] = rows.per_w @ plan.shares.power_w
+    blocks_var, stores_var = plan.solution.reactive_var, plan.reactive_var
+    if rows.per_var is not None and blocks_var is not None and stores_var is not None:
+        moved[:, shared:] += reactive_effects(given.devices, plan.zones, rows.per_var) @ blocks_var[:, shared:]
+        moved[:, :shared] += rows.per_var @ stores_var
     value = rows.base + moved - rows.per_pv_w[:, None] * plan.held_w[rows.feeder]
     return flow_w, value, moved
 

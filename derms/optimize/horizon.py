@@ -29,6 +29,9 @@ _RAMP_COST = 0.5
 _THROUGHPUT_COST = 0.01
 """Per pu h charged or discharged: wear."""
 
+_REACTIVE_COST = 1e-3
+"""Per pu h of reactive power at its full room, with the square of the share of it: losses, a tenth of a watt's wear."""
+
 _CURTAIL_COST = 0.2
 """Per pu h of PV held back."""
 
@@ -82,6 +85,10 @@ class FleetShape:
     """The same of PV in each block, shape (rows, blocks + 1)."""
     period_h: float = 0.25
     days: int = 1
+    reactive_effect: csr_array | None = None
+    """Change of each network row per pu of reactive power of each block, shape (rows, blocks); None for no such."""
+    reactive_power: FloatArray | None = None
+    """Of each block, > 0, shape (blocks,)."""
 
     @property
     def lag(self) -> int:
@@ -149,8 +156,14 @@ def fleet_form(shape: FleetShape, weights: PlanWeights) -> StandardForm:
     }
     if shape.blocks:
         equations["flow"] = limited("flow", shape.blocks, steps) + (member @ injected - held)[:-1] == 0
+    support = cp.Constant(0.0)
     if rows:
-        equations["row"] = limited("row", rows, steps) - shape.zone_effect @ injected + shape.pv_effect @ held == 0
+        row = limited("row", rows, steps) - shape.zone_effect @ injected + shape.pv_effect @ held
+        if shape.reactive_effect is not None and shape.reactive_power is not None:
+            reactive = variable("reactive", shape.blocks, steps)
+            row = row - shape.reactive_effect @ reactive
+            support = cp.sum_squares(cp.multiply(np.sqrt(np.outer(1.0 / shape.reactive_power, shape.hours)), reactive))
+        equations["row"] = row == 0
     course = period_means(shape.hours, shape.period_h) @ net
     across = min(shape.lag, course.size)
     inequalities = {
@@ -170,6 +183,7 @@ def fleet_form(shape: FleetShape, weights: PlanWeights) -> StandardForm:
         + weights.spread
         * _SPREAD_COST
         * cp.sum_squares(cp.multiply(np.sqrt(np.outer(1.0 / shape.power, shape.hours)), injected))
+        + weights.throughput * _REACTIVE_COST * support
         - weights.terminal * _TERMINAL_VALUE * cp.sum(stored[:, -1])
     )
     problem = cp.Problem(cp.Minimize(cost), [*equations.values(), *inequalities.values()])

@@ -26,6 +26,7 @@ from derms.optimize.horizon import (
     ramp_weights,
 )
 from derms.optimize.portfolio import Portfolio, Rank
+from derms.optimize.reactive import reactive_effects, reactive_room
 from derms.optimize.zones import Stores, Zoning, row_effects, stores
 
 SLACK_COST = 20.0
@@ -77,6 +78,8 @@ class Solution:
     solver: str
     iterations: int
     objective: float
+    reactive_var: FloatArray | None = None
+    """By modelled feeder, + = injection, shape (blocks, steps); None where none is planned."""
 
 
 def ranked(low: FloatArray, high: FloatArray, base: FloatArray, rank: IntArray) -> tuple[FloatArray, FloatArray]:
@@ -93,6 +96,22 @@ def feeder_limit(feeder: int) -> str:
     return f"feeder {feeder} power"
 
 
+def _strongest(effects: csr_array) -> FloatArray:
+    """Greatest effect on each row, shape (rows,)."""
+    if not effects.shape[0]:
+        return np.zeros(0)
+    strongest: FloatArray = np.abs(effects).max(axis=1).toarray().ravel()
+    return strongest
+
+
+def _support(portfolio: Portfolio, zones: Zoning) -> csr_array | None:
+    """Change of the carried rows per var of each modelled feeder; None where no reactive power is planned."""
+    per_var = portfolio.rows.per_var
+    if per_var is None or portfolio.devices.apparent_max_va is None or not len(zones.rows):
+        return None
+    return reactive_effects(portfolio.devices, zones, per_var[zones.rows])
+
+
 class Master:
     """The problem for one zoning."""
 
@@ -101,15 +120,18 @@ class Master:
         self._weights, self._scale_w = weights, scale_w
         now = stores(portfolio, zones)
         effects = self.effects = row_effects(portfolio, zones, zones.rows)
-        strongest = np.abs(effects).max(axis=1).toarray().ravel() if len(zones.rows) else np.zeros(0)
+        support = self.support = _support(portfolio, zones)
+        strongest = _strongest(effects)
+        if support is not None:
+            strongest = np.maximum(strongest, _strongest(support))
         # A row is divided by its strongest effect, so that its slack is power and costs the same.
         self._row_unit = np.where(strongest > 0.0, strongest, 1.0)
         self._efficiency_frac = now.efficiency_frac
-        self._form = fleet_form(self._shape(portfolio, now, effects), weights)
+        self._form = fleet_form(self._shape(portfolio, now), weights)
         self._solver = self._set_up(self._form)
 
-    def _shape(self, portfolio: Portfolio, now: Stores, effects: csr_array) -> FleetShape:
-        zones = self.zones
+    def _shape(self, portfolio: Portfolio, now: Stores) -> FleetShape:
+        zones, effects, support = self.zones, self.effects, self.support
         place = np.full(len(portfolio.feeders.low_w), len(zones.feeders))
         place[zones.feeders] = np.arange(len(zones.feeders))
         count = len(zones.rows)
@@ -126,6 +148,10 @@ class Master:
             pv_effect=csr_array((per_pv, (np.arange(count), columns)), shape=(count, len(zones.feeders) + 1)),
             period_h=portfolio.period_h,
             days=len(portfolio.counted()),
+            reactive_effect=None if support is None else csr_array(support / self._row_unit[:, None]),
+            reactive_power=None
+            if support is None
+            else np.maximum(reactive_room(portfolio, zones).max(axis=1), 1.0) / self._scale_w,
         )
 
     @staticmethod
@@ -150,7 +176,7 @@ class Master:
         PlanError
             The solver does not call its solution solved: a limit of iterations and inaccuracy are failures.
         """
-        now = stores(portfolio, self.zones)
+        now = stores(portfolio, self.zones, efficiency_frac=self._efficiency_frac)
         changed = _Vectors(self._form)
         self._fill(changed, portfolio, now, bias)
         self._solver.settings.max_iter = iterations
@@ -168,6 +194,13 @@ class Master:
             changed.shut("discharge", one_way & ~gives)
             found = self._run(changed)
         return self._solution(found, portfolio, now)
+
+    def moved(self, solution: Solution) -> FloatArray:
+        """How far the carried rows move with this solution, but for PV held back, shape (rows, steps)."""
+        moved: FloatArray = self.effects @ solution.injected_w
+        if self.support is not None and solution.reactive_var is not None:
+            moved += self.support @ solution.reactive_var
+        return moved
 
     def _run(self, changed: "_Vectors") -> "_Found":
         self._solver.update(c=changed.c, b=changed.b, h_u=changed.h, x_l=changed.low, x_u=changed.high)
@@ -255,6 +288,9 @@ class Master:
             put.equal("flow", load_w / scale)
             put.slack("flow", self._slack_cost(portfolio))
         put.put("held", high=np.maximum(pv_w, 0.0) / scale)
+        if self.support is not None:
+            room = reactive_room(portfolio, zones) / scale
+            put.put("reactive", low=-room, high=room)
         if len(zones.rows):
             rows, unit = portfolio.rows, self._row_unit[:, None] * scale
             base = rows.base[zones.rows] + bias
@@ -276,6 +312,7 @@ class Master:
             injected_w=injected_w,
             held_w=held_w,
             stored_wh=scale * self._of(x, "stored"),
+            reactive_var=None if self.support is None else scale * self._of(x, "reactive"),
             net_w=portfolio.feeders.net_load_w.sum(axis=0) - injected_w.sum(axis=0) + held_w.sum(axis=0),
             slacks=self._slacks(x, portfolio, now),
             binding=self._binding(found.price, portfolio),

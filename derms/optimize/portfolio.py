@@ -73,6 +73,8 @@ class Devices:
     available: BoolArray
     """May be commanded."""
     envelopes: Envelopes | None = None
+    apparent_max_va: FloatArray | None = None
+    """Rating of each inverter; None where no reactive power is planned, shape (n,)."""
     turn: FloatArray | None = None
     """Whose turn comes first where stores share in order, smallest first: cost, or minus the time they joined; (n,)."""
 
@@ -137,6 +139,8 @@ class Rows:
     """Change per W of each store, shape (rows, n)."""
     per_pv_w: FloatArray
     """Change per W of the feeder's PV."""
+    per_var: csr_array | None = None
+    """Change per var that each store injects, shape (rows, n); None where no reactive power is planned."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -225,6 +229,8 @@ class Portfolio:
         rows = self.rows
         if not all(np.isfinite(told).all() for told in (rows.base, rows.margin, rows.per_w.data, rows.per_pv_w)):
             raise PlanError("no plan: a network row is not finite")
+        if rows.per_var is not None and not (np.abs(rows.per_var.data) < 1e3).all():
+            raise PlanError("no plan: an effect of reactive power is not finite, or beyond any plausible size")
         if (self.feeders.pv_w < 0.0).any() or not (self.hours > 0.0).all():
             raise PlanError("no plan: PV power below zero, or a step without length")
         if self.sites is not None and not _placed(self.sites, len(self.devices)):

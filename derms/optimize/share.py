@@ -112,7 +112,8 @@ def _able(devices: Devices, stored_wh: FloatArray, step: int, hours: FloatArray)
         np.maximum(short_wh, 0.0) / efficiency[at] / dt_h, in_w[at]
     )
     due = np.isfinite(short_wh)
-    fill_h[at[due]] = hours.sum() + _ratio(short_wh[due] / efficiency[at[due]], in_w[at[due]])
+    late_h = _ratio(short_wh[due] / efficiency[at[due]], in_w[at[due]])
+    fill_h[at[due]] = np.maximum(hours.sum() + late_h, 0.0)
     return replace(able, must_w=must_w, fill_h=fill_h)
 
 

@@ -12,14 +12,19 @@ from scipy.sparse import csr_array
 
 from derms.domain.arrays import FloatArray
 from derms.optimize.portfolio import Portfolio
-from derms.optimize.verify_stores import due_faults, site_faults, store_faults
+from derms.optimize.verify_stores import due_faults, reactive_faults, site_faults, store_faults
 
 LIMIT_TOLERANCE_FRAC = 2e-3
 """Of the range between limits."""
 
 
 def check_shares(
-    given: Portfolio, power_w: FloatArray, held_w: FloatArray, promised_w: FloatArray, named: Collection[str]
+    given: Portfolio,
+    power_w: FloatArray,
+    held_w: FloatArray,
+    promised_w: FloatArray,
+    named: Collection[str],
+    reactive_var: FloatArray | None = None,
 ) -> list[str]:
     """Everything that is wrong, as sentences; empty when nothing is.
 
@@ -33,19 +38,25 @@ def check_shares(
         Fleet power of the plan less the shortfall it reports [W], shape (shared,).
     named : Collection[str]
         Limits that the plan says give way.
+    reactive_var : FloatArray | None
+        Of each store in the first steps [var, + = injection], shape (n, shared); None where none is planned.
     """
-    if not (np.isfinite(power_w).all() and np.isfinite(held_w).all()):
+    beside_var = np.zeros_like(power_w) if reactive_var is None else reactive_var
+    if not (np.isfinite(power_w).all() and np.isfinite(held_w).all() and np.isfinite(beside_var).all()):
         return ["setpoints that are not finite"]
     wrong = store_faults(given, power_w) + site_faults(given, power_w) + due_faults(given, power_w, named)
+    wrong += reactive_faults(given, power_w, beside_var)
     off_w = np.abs(power_w.sum(axis=0) - promised_w).max(initial=0.0)
     if off_w > 1e-4 * max(float(given.devices.discharge_max_w.max(axis=1).sum()), 1.0):
         wrong.append(f"setpoints differ from the plan by {off_w / 1e3:.1f} kW, and the plan does not say so")
     if (held_w < -1.0).any() or (held_w > given.feeders.pv_w * 1.001 + 1.0).any():
         wrong.append("more PV held back than there is")
-    return wrong + _network_faults(given, power_w, held_w[:, : power_w.shape[1]], named)
+    return wrong + _network_faults(given, power_w, beside_var, held_w[:, : power_w.shape[1]], named)
 
 
-def _network_faults(given: Portfolio, power_w: FloatArray, held_w: FloatArray, named: Collection[str]) -> list[str]:
+def _network_faults(
+    given: Portfolio, power_w: FloatArray, beside_var: FloatArray, held_w: FloatArray, named: Collection[str]
+) -> list[str]:
     feeders, rows, shared = given.feeders, given.rows, power_w.shape[1]
     count = len(given.devices)
     on = csr_array((np.ones(count), (given.devices.feeder, np.arange(count))), shape=(len(feeders.low_w), count))
@@ -58,6 +69,8 @@ def _network_faults(given: Portfolio, power_w: FloatArray, held_w: FloatArray, n
     ]
     base = rows.base[:, :shared]
     value = base + rows.per_w @ power_w - rows.per_pv_w[:, None] * held_w[rows.feeder]
+    if rows.per_var is not None:
+        value = value + rows.per_var @ beside_var
     worse = _worse(value, base, rows.low, rows.high)
     wrong += [
         f"{rows.names[row]} beyond its limits by {worse[row].max():.4g} more than without the plan"

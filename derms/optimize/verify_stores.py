@@ -13,6 +13,8 @@ POWER_TOLERANCE_FRAC = 1e-6
 ENERGY_TOLERANCE_FRAC = 1e-6
 POWER_TOLERANCE_W = 1e-3
 DUE_TOLERANCE_WH = 1e-2
+REACTIVE_FRAC = 0.44
+"""Of its rating, that every inverter of IEEE 1547-2018 category B can have as reactive power."""
 UNNAMED_WH = 10.0
 """Of what is due, that may be missing without a name."""
 
@@ -38,6 +40,17 @@ def store_faults(given: Portfolio, power_w: FloatArray) -> list[str]:
     if outside.any():
         wrong.append(f"{np.count_nonzero(outside)} stores beyond their energy")
     return wrong
+
+
+def reactive_faults(given: Portfolio, power_w: FloatArray, reactive_var: FloatArray) -> list[str]:
+    """Stores with more reactive power than their inverter has room for beside the active one."""
+    if not reactive_var.any():
+        return []
+    rating_va, wanted = given.devices.apparent_max_va, np.abs(reactive_var)
+    most_va = np.zeros(len(wanted)) if rating_va is None else np.where(rating_va > 0.0, rating_va, 0.0)
+    room_va = (most_va * (1.0 + POWER_TOLERANCE_FRAC) + POWER_TOLERANCE_W)[:, None]
+    beyond = (np.hypot(power_w, reactive_var) > room_va) & (wanted > POWER_TOLERANCE_W)
+    return _counted((_ever(beyond | (wanted > REACTIVE_FRAC * room_va)), "inverters beyond their rating"))
 
 
 def _followed(given: Portfolio, power_w: FloatArray) -> FloatArray:

@@ -12,8 +12,8 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from derms.domain.arrays import BoolArray, FloatArray, IntArray
-from derms.optimize.envelopes import bound_courses, course
-from derms.optimize.portfolio import Devices, Portfolio
+from derms.optimize.envelopes import bound_courses, course, held_at_least_wh
+from derms.optimize.portfolio import Devices, Envelopes, Portfolio
 
 POOLS = 6
 """Zones of the feeders that are not modelled."""
@@ -26,6 +26,8 @@ RECOVERY_FRAC = 0.5
 """Share of its power with which a store outside its energy bounds is brought back."""
 COURSE_FRAC = 0.98
 """Share of its power that a zone may need for what is due: its stores are not all as efficient as their mean."""
+COURSE_WIDER_FRAC = 1e-3
+"""Of what a zone can hold, that its energy may leave its course: a solver needs some width even where there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -191,16 +193,22 @@ def _clusters(points: FloatArray, count: int) -> IntArray:
     return nearest
 
 
-def stores(portfolio: Portfolio, zones: Zoning) -> Stores:
-    """The virtual batteries as they are now."""
+def stores(portfolio: Portfolio, zones: Zoning, *, efficiency_frac: FloatArray | None = None) -> Stores:
+    """The virtual batteries as they are now, with their stores' mean efficiency, or with that of an earlier time."""
     devices, steps = portfolio.devices, len(portfolio.hours)
     charge_w = zones.total(devices.charge_max_w) * np.ones(steps)
     discharge_w = zones.total(devices.discharge_max_w) * np.ones(steps)
+    efficiency = _efficiency(devices, zones) if efficiency_frac is None else efficiency_frac
+    now = _led(devices, zones, charge_w, discharge_w, efficiency, portfolio.hours)
+    bound = devices.envelopes
+    return now if bound is None else _on_course(now, devices, bound, zones, portfolio.hours)
+
+
+def _efficiency(devices: Devices, zones: Zoning) -> FloatArray:
     # The watt gives a zone without power, which may have some later, the plain mean.
     weight_w = devices.charge_max_w.max(axis=1) + devices.discharge_max_w.max(axis=1) + 1.0
-    efficiency = zones.total(weight_w * devices.efficiency_frac) / zones.total(weight_w)
-    now = _led(devices, zones, charge_w, discharge_w, efficiency, portfolio.hours)
-    return now if devices.envelopes is None else _on_course(now, devices, zones, portfolio.hours)
+    mean: FloatArray = zones.total(weight_w * devices.efficiency_frac) / zones.total(weight_w)
+    return mean
 
 
 def _led(
@@ -231,15 +239,13 @@ def _led(
     )
 
 
-def _on_course(now: Stores, devices: Devices, zones: Zoning, hours: FloatArray) -> Stores:
+def _on_course(now: Stores, devices: Devices, bound: Envelopes, zones: Zoning, hours: FloatArray) -> Stores:
     """Zones that have stores with envelopes: together these are within the sums of their bounds."""
-    bound = devices.envelopes
-    assert bound is not None
     at = bound.device
-    kept = bound_courses(devices, hours, least_wh=_least(devices)[at, None])
+    kept = bound_courses(devices, bound, hours, never_below=True)
     low_wh, high_wh = (
         np.broadcast_to(values[:, None], (len(devices), len(hours))).copy()
-        for values in (_least(devices), np.maximum(devices.stored_max_wh, devices.stored_wh))
+        for values in (held_at_least_wh(devices), np.maximum(devices.stored_max_wh, devices.stored_wh))
     )
     low_wh[at] = kept.emptiest_wh
     high_wh[at] = kept.fullest_wh
@@ -248,18 +254,13 @@ def _on_course(now: Stores, devices: Devices, zones: Zoning, hours: FloatArray) 
     gain_wh = COURSE_FRAC * now.efficiency_frac[:, None] * now.charge_max_w * hours
     loss_wh = COURSE_FRAC / now.efficiency_frac[:, None] * now.discharge_max_w * hours
     led = course(zones.total(low_wh), zones.total(high_wh), now.stored_wh, gain_wh, loss_wh)
-    mixed = whose[:, None]
+    mixed, wider_wh = whose[:, None], COURSE_WIDER_FRAC * zones.total(devices.stored_max_wh)[:, None]
     return replace(
         now,
-        low_wh=np.where(mixed, led.low_wh, now.low_wh),
-        high_wh=np.where(mixed, led.high_wh, now.high_wh),
+        low_wh=np.where(mixed, led.low_wh - wider_wh, now.low_wh),
+        high_wh=np.where(mixed, led.high_wh + wider_wh, now.high_wh),
         gave_way_wh=np.where(whose, 0.0, now.gave_way_wh),
     )
-
-
-def _least(devices: Devices) -> FloatArray:
-    """What a store holds at least, and does not have to gain."""
-    return np.minimum(devices.stored_min_wh, devices.stored_wh)
 
 
 def row_effects(portfolio: Portfolio, zones: Zoning, rows: IntArray) -> csr_array:

@@ -2,6 +2,7 @@
 much more."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import cvxpy as cp
 import numpy as np
@@ -67,7 +68,7 @@ def _most_by_an_oracle(portfolio: Portfolio, total_w: FloatArray, way: int) -> f
     return 1e3 * max(float(more.value), 0.0)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("way", [1, -1])
 def test_a_fleet_that_is_asked_for_what_the_desk_shows_gives_it_for_as_long(seed: int, way: int) -> None:
     portfolio = territory(ders=40, feeders=1, congested=0, seed=seed)
@@ -78,12 +79,17 @@ def test_a_fleet_that_is_asked_for_what_the_desk_shows_gives_it_for_as_long(seed
         steps = STEPS_IN_H[offer.lasting_h]
         beside_w = offer.beside.up_w if way > 0 else offer.beside.down_w
         instead_w = offer.instead.up_w if way > 0 else offer.instead.down_w
-        for asked_w in (
-            _total_w(portfolio, plan, steps) + way * beside_w,
-            np.full(steps, way * instead_w),
+        planned_w = _total_w(portfolio, plan, steps)
+        for asked_w, without_w in (
+            (planned_w + way * beside_w, planned_w),
+            (np.full(steps, way * instead_w), np.zeros(steps)),
         ):
-            found = share(asked_w[None, :], portfolio.devices, zone, portfolio.hours)
-            assert (way * found.shortfall_w).max() <= 0.01 * able_w
+            lacking_w, before_w = (
+                share(total_w[None, :], portfolio.devices, zone, portfolio.hours).shortfall_w
+                for total_w in (asked_w, without_w)
+            )
+            # A plan that fills stores to the brim falls a little short of itself.
+            assert (way * lacking_w).max() <= max((way * before_w).max(), 0.0) + 5e-3 * able_w
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -170,7 +176,7 @@ def test_longer_is_less_sure_is_less_and_who_is_away_gives_nothing() -> None:
     found = headroom(portfolio, plan)
     for way in ("up", "down"):
         powers_w, sure_w = _offers(found, f"{way}_w"), _offers(found, f"{way}_sure_w")
-        assert powers_w == sorted(powers_w, reverse=True)
+        assert all(later <= sooner + 1e-3 for sooner, later in pairwise(powers_w))
         assert all(0.0 <= sure <= power for sure, power in zip(sure_w, powers_w, strict=True))
     assert _offers(found, "up_sure_w")[0] > 0.8 * _offers(found, "up_w")[0]
     nobody = replace(portfolio, devices=replace(portfolio.devices, available=np.zeros(60, dtype=np.bool_)))

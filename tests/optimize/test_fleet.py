@@ -133,6 +133,20 @@ def test_in_order_the_first_gives_all_before_the_next_gives_any() -> None:
     np.testing.assert_allclose(found.power_w[:, 0], [0.0, most_w[1], 0.0, 0.5 * most_w[3]], atol=1e-6)
 
 
+def test_a_store_that_was_switched_to_another_feeder_counts_there_in_the_next_plan() -> None:
+    portfolio = territory(ders=40, feeders=2, congested=2, seed=1)
+    planner = FleetPlanner(PlanWeights(), scale_w=_scale(portfolio), shared_steps=12)
+    planner.plan(portfolio)
+    feeder = portfolio.devices.feeder.copy()
+    feeder[:10] = 1 - feeder[:10]
+    moved = replace(portfolio, devices=replace(portfolio.devices, feeder=feeder))
+    plan = planner.plan(moved)
+    blocks = np.append(plan.zones.feeders, -1)[plan.zones.block[plan.zones.zone]]
+    assert (blocks[blocks >= 0] == feeder[blocks >= 0]).all()
+    by_feeder_w = np.array([plan.shares.power_w[feeder == number].sum(axis=0) for number in range(2)])
+    np.testing.assert_allclose(plan.feeder_w[:, :12], by_feeder_w, atol=1e-3)
+
+
 def _first_step(fairness: Fairness, turn: FloatArray | None = None) -> tuple[Portfolio, FleetPlan]:
     """A plan of which the first step is shared: 60 % of what the fleet can give, on one feeder."""
     portfolio = territory(ders=40, feeders=1, congested=0, seed=1)

@@ -137,6 +137,18 @@ def test_whatever_is_planned_no_store_misses_energy_that_is_due_while_that_is_po
     np.testing.assert_allclose(sums_w + found.shortfall_w, wanted_w, atol=1e-3)
 
 
+def test_cars_in_no_hurry_take_what_is_planned_and_those_in_a_hurry_take_it_first() -> None:
+    """Two are due soon, two late, one of them with less in its battery than anybody could ask for."""
+    cars = _cars(
+        due_wh=np.array([40e3, 40e3, 40e3, 7e3]), arrive_h=np.zeros(4), leave_h=np.array([4.0, 4.0, 20.0, 24.0])
+    )
+    narrowed, _ = within_envelopes(cars, HOURS)
+    for wanted_w in (2.0 * CHARGER_W, 4.0 * CHARGER_W):
+        found = share(np.full((1, 1), -wanted_w), narrowed, np.zeros(4, dtype=np.intp), HOURS)
+        assert not np.abs(found.shortfall_w).max() > 1e-3
+        np.testing.assert_allclose(found.power_w[:2, 0], -CHARGER_W, rtol=1e-6)
+
+
 @pytest.mark.slow
 @settings(max_examples=6, deadline=None)
 @given(st.integers(0, 1000), st.sampled_from([0.0, CHARGER_W]))
