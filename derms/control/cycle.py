@@ -12,6 +12,8 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from derms.control.compose import PlanTerms, batteries, compose
+from derms.control.signs import SignChanges, restlessness
+from derms.control.trim import with_leeway
 from derms.domain.arrays import BoolArray, FloatArray, IntArray
 from derms.domain.der import Fleet
 from derms.domain.dispatch import Dispatch
@@ -78,7 +80,7 @@ class CycleInput:
     """Row in the fleet of each DER of the feeder model."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """A plan that passed, what it means for each device, and the state for the next cycle."""
 
@@ -92,6 +94,8 @@ class Decision:
     """None on the rungs below the optimizer."""
     caps: FloatArray
     """Share of its rating that the look-ahead left each device, shape (n,)."""
+    sign_changes: SignChanges
+    """Of the fleet over the plan, and of the most restless device over the dispatch."""
     contingency: str = ""
     """What would be worse than without the plan if all control were lost; empty when nothing would."""
 
@@ -151,10 +155,22 @@ def decide(
             continue
         dispatch, caps = fitting
         plan = _as_shared(plan, dispatch, battery)
+        if plan.source is not PlanSource.DEFAULTS:
+            dispatch = with_leeway(dispatch, plan, given.fleet.p_rated_w * caps)
         good = plan if plan.source is PlanSource.OPTIMIZER else state.last_good
         after = ControlState(plan_id=plan_id, last_good=good, previous=plan)
         lost = "" if control_lost is None else _Feeder(given, look_ahead).contingency(dispatch, control_lost)
-        return Decision(plan, dispatch, after, tuple(rejected), portfolio, rung.fleet_plan, caps, lost)
+        return Decision(
+            plan=plan,
+            dispatch=dispatch,
+            state=after,
+            rejected=tuple(rejected),
+            portfolio=portfolio,
+            fleet_plan=rung.fleet_plan,
+            caps=caps,
+            sign_changes=_restlessness(plan, dispatch, given.fleet),
+            contingency=lost,
+        )
     raise AssertionError("the ladder ends with device defaults, which always pass")
 
 
@@ -359,6 +375,14 @@ def _dispatch(
         times_s=np.concatenate([[start_s], 0.5 * (edges_s[1:] + edges_s[:-1])]),
         p_set_w=np.column_stack([np.clip(first_w, -most_w, most_w), shares_w]),
         p_limit_w=np.column_stack([limits_w[:, 0], limits_w]),
+    )
+
+
+def _restlessness(plan: Plan, dispatch: Dispatch, fleet: Fleet) -> SignChanges:
+    rows = np.flatnonzero(fleet.is_battery)
+    shared_h = float(dispatch.times_s[-1] - dispatch.times_s[0]) / 3600.0
+    return restlessness(
+        plan.battery_w, float(plan.hours.sum()), dispatch.p_set_w[rows], shared_h, most_w=fleet.p_rated_w[rows]
     )
 
 

@@ -16,9 +16,9 @@ the trim moves by the difference of what both plans foresee.
 How it reaches devices. Each is written in its own group, once in an interval (`derms/field/reconcile.py`), and the trim
 writes nothing in between: it is an offset of the dispatch, and whoever has its turn next takes it. Shared out evenly it
 would take an interval to arrive. Those whose turn comes before the next trim therefore take, beyond their own share,
-a part of what the whole fleet is behind, so that its sum follows within a minute or two; in its next turn each is back
-at its share. No device is turned from charging to discharging, or moved by more than half its power, to make haste. The
-writes are the same in number.
+a part of what the whole fleet is behind, so that its sum follows within minutes; in its next turn each is back at its
+share. To make haste no device is turned from charging to discharging, nor moved by more than a small part of its power.
+The writes are the same in number.
 
 Nothing is trimmed when the plan does not say what it expects, has expired, or the measurement is not good or too old:
 then the dispatch goes on without trim, at once. A value that is exactly as before is not new, as of a meter that is
@@ -44,8 +44,11 @@ AGE_MAX_S = 60.0
 """An older measurement is the past."""
 HASTE = 0.5
 """Part of what the fleet is behind that those whose turn comes make up."""
+HASTE_FRAC = 0.15
+"""Of a device's power: most that it is moved for that. More would reach the fleet's sum sooner, through few places of
+the feeder, whose voltages were looked at with everybody's share."""
 REACH_FRAC = 0.5
-"""Of a device's power: most that its setpoint is moved."""
+"""Of a device's power: most that its setpoint is moved in all."""
 LASTS = 3.0
 """Intervals for which a trim that nobody renews goes on."""
 
@@ -78,7 +81,7 @@ class TrimState:
     foreseen_w: float = math.nan
     """Gross load at that time, as the plan foresaw it."""
     net_load_w: float = math.nan
-    measured_s: float = -math.inf
+    """As it was measured then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,16 +156,17 @@ def trimmed(
         before_w += state.foreseen_w - _expected_w(dispatch, leeway, state.at_s) - float(then_w.sum())
     need_w = measured.net_load_w + float(held_w.sum()) - foreseen_w
     total_w = before_w
-    if measured.at_s > state.measured_s and measured.net_load_w != state.net_load_w:
+    if measured.net_load_w != state.net_load_w:
         since_s = min(now_s - state.at_s, settings.trim_every_s)
         total_w += _step_w(need_w - before_w, since_s, power_w, settings)
     most_w = settings.trim_frac * power_w
     narrow = _within_heads(bounds, base_w, dispatch, measured, now_s)
     room = _Room.around(base_w, narrow, np.where(np.isfinite(planned_w), REACH_FRAC * leeway.most_w, 0.0))
     total_w = room.clipped(min(max(total_w, -most_w), most_w))
-    offset_w = _shared(total_w, base_w, held_w, room, turns.soon)
+    haste_w = HASTE_FRAC * leeway.most_w
+    offset_w = _shared(total_w, base_w, held_w, room, turns.soon, haste_w)
     trim = Trim(offset_w, now_s + LASTS * settings.trim_every_s)
-    after = TrimState(dispatch.plan_id, now_s, total_w, foreseen_w, measured.net_load_w, measured.at_s)
+    after = TrimState(dispatch.plan_id, now_s, total_w, foreseen_w, measured.net_load_w)
     return replace(dispatch, trim=trim), after
 
 
@@ -218,21 +222,23 @@ class _Room:
         shares: FloatArray = room_w * (total_w / max(float(room_w.sum()), 1e-9))
         return shares
 
-    def after(self, moved_w: FloatArray, base_w: FloatArray, rows: BoolArray) -> "_Room":
-        """What is left for some rows after a move, as long as it turns none of them from one sign to the other."""
+    def after(self, moved_w: FloatArray, base_w: FloatArray, most_w: FloatArray) -> "_Room":
+        """What is left after a move, up to a bound, as long as it turns nobody from one sign to the other."""
         now_w = base_w + moved_w
         up_w = np.where(now_w < 0.0, np.minimum(self.up_w - moved_w, -now_w), self.up_w - moved_w)
         down_w = np.where(now_w > 0.0, np.minimum(self.down_w + moved_w, now_w), self.down_w + moved_w)
-        return _Room(np.where(rows, np.maximum(up_w, 0.0), 0.0), np.where(rows, np.maximum(down_w, 0.0), 0.0))
+        return _Room(np.clip(up_w, 0.0, most_w), np.clip(down_w, 0.0, most_w))
 
 
 def _up_to(room_w: FloatArray, most_w: FloatArray) -> FloatArray:
     return np.clip(np.nan_to_num(room_w, nan=0.0), 0.0, most_w)
 
 
-def _shared(total_w: float, base_w: FloatArray, held_w: FloatArray, room: _Room, soon: BoolArray) -> FloatArray:
+def _shared(
+    total_w: float, base_w: FloatArray, held_w: FloatArray, room: _Room, soon: BoolArray, haste_w: FloatArray
+) -> FloatArray:
     """Offsets per device: its share of the trim, and for those whose turn comes a part of what the fleet is behind."""
     fair_w = room.share(total_w)
     will_hold_w = np.where(soon, base_w + fair_w, held_w)
     behind_w = float(base_w.sum()) + total_w - float(will_hold_w.sum())
-    return fair_w + room.after(fair_w, base_w, soon).share(HASTE * behind_w)
+    return fair_w + room.after(fair_w, base_w, np.where(soon, haste_w, 0.0)).share(HASTE * behind_w)

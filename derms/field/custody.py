@@ -109,10 +109,6 @@ class Custody:
             self._event(key[0], severity, found.finding.value, f"({key[1].value}) {found.text}")
         return found
 
-    def departs(self, key: Key) -> bool:
-        """Whether a device was seen not to hold what it was given, and not yet to hold it again."""
-        return key in self._noticed
-
     def corrected(self, row: int) -> None:
         """What another wrote is about to be replaced; once too often in an hour, and the device is handed over."""
         if self._corrections.made(row, self.clock.monotonic_s()):

@@ -228,7 +228,7 @@ class Reconciler:
     def _judged(self, wish: Wish) -> Verdict:
         """Whether a value is to be written; where the device keeps its own, that is valid for this dispatch too."""
         key, custody = wish.key, self.custody
-        if np.isnan(wish.value_w) or custody.departs(key):
+        if np.isnan(wish.value_w):
             return Verdict.WRITE
         holding = None if key in self.ledger.unheeded else custody.holdings.get(key)
         verdict = self.thrift.judge(key, wish.value_w, wish.by, holding, holds=key in custody.held)

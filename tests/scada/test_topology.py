@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from derms.control.cycle import ControlState, Decision
+from derms.control.signs import SignChanges
 from derms.domain.dispatch import Dispatch
 from derms.domain.grid import GridState, SwitchState, Topology
 from derms.domain.quality import Quality
@@ -75,7 +76,16 @@ def decision(reason: str = "") -> Decision:
     nothing = np.full((1, 2), np.nan)
     dispatch = Dispatch(1, AT, 0.0, np.array([0.0, 1.0]), nothing, nothing)
     plan = replace(plan_of([2e6]), reason=reason)
-    return Decision(plan, dispatch, ControlState(), (), PORTFOLIO, None, np.ones(1))
+    return Decision(
+        plan=plan,
+        dispatch=dispatch,
+        state=ControlState(),
+        rejected=(),
+        portfolio=PORTFOLIO,
+        fleet_plan=None,
+        caps=np.ones(1),
+        sign_changes=SignChanges(0.0, 0.0),
+    )
 
 
 def test_a_decision_says_that_it_was_made_with_a_model_in_doubt() -> None:
