@@ -39,7 +39,7 @@ infeasible: $(OK) ## N random measured states to the fleet planner: none without
 	@$(BIN)/python -m tests.optimize.states --states $(N) $(ARGS)
 
 bench: $(OK) ## a benchmark: NAME=field, fleet, isolation, plan, scale, solvers, value, forecast, day, linearise, estimate, territory or grid; its last line is one JSON object
-	@test -f "tests/bench/$(NAME).py" || { echo "give NAME, one of:" $(filter-out stage value_world value_bound,$(basename $(notdir $(wildcard tests/bench/*.py)))); exit 2; }
+	@test -f "tests/bench/$(NAME).py" || { echo "give NAME, one of:" $(filter-out stage plan_pypsa value_world value_bound,$(basename $(notdir $(wildcard tests/bench/*.py)))); exit 2; }
 	@$(ONE_THREAD) $(BIN)/python tests/bench/$(NAME).py $(ARGS)
 
 docs: $(OK) ## docs/site-file.md from the settings in the code

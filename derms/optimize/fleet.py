@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.sparse import csr_array
 
-from derms.domain.arrays import FloatArray, IntArray
+from derms.domain.arrays import BoolArray, FloatArray, IntArray
 from derms.domain.settings import PlanWeights
 from derms.errors import PlanError
 from derms.optimize.envelopes import within_envelopes
-from derms.optimize.master import Master, Slack, Solution, feeder_limit, ranked
+from derms.optimize.master import Experience, Master, Slack, Solution, feeder_limit, no_experience, ranked
 from derms.optimize.portfolio import Portfolio
 from derms.optimize.reactive import reactive_effects, share_reactive
 from derms.optimize.share import Fairness, Shares, share
@@ -26,9 +26,14 @@ from derms.optimize.sites import within_sites
 from derms.optimize.zones import Zoning, due_scatter_h, feeder_shares, row_effects, zoning
 
 ROUNDS_MAX = 8
-CORRECTIONS_MAX = 2
+CORRECTIONS_MAX = 4
+UNFILLED_FRAC = 5e-4
+"""Of what the fleet can hold that its stores may fail to take of the plan before their zones are slowed."""
+KEPT_MORE = 2.0
+"""Times the energy that stores of an overloaded feeder lacked, which their zone keeps from then on."""
 SCATTER_MORE_H = 1.0
 """By which stores of one zone may come to be due further apart before zones are made anew."""
+SHORT_MIN_W = 1.0
 SHORT_MIN_WH = 1.0
 """Of what is due, that may be missing without a word."""
 TOLERANCE_FRAC = 1e-3
@@ -97,14 +102,15 @@ class FleetPlanner:
             self._master = None
         self._model(np.array(sorted(given.desk.hold_w), dtype=np.intp), self._rows, given.rows.feeder)
         bias = np.zeros((len(self._rows), len(given.hours)))
+        learned: Experience | None = None
         corrections = 0
         for number in range(1, ROUNDS_MAX + 1):
             if self._master is None:
                 zones = zoning(given, self._feeders, self._rows, per_feeder=self._per_feeder)
                 self._master = Master(given, zones, self._weights, scale_w=self._scale_w)
                 self._placed, self._scatter_h = given.devices.feeder, due_scatter_h(given, zones)
-                bias = np.zeros((len(self._rows), len(given.hours)))
-            solution = self._master.solve(given, bias, iterations=iterations)
+                bias, learned = np.zeros((len(self._rows), len(given.hours))), None
+            solution = self._master.solve(given, bias, iterations=iterations, learned=learned)
             if late():
                 raise PlanError(f"no plan: none that all feeders agree to in time, after {number} rounds")
             plan = self._spread(given, self._master.zones, solution, number)
@@ -112,9 +118,11 @@ class FleetPlanner:
             if self._model(overloaded, _worst(misses, given.rows.feeder), given.rows.feeder):
                 continue
             missed = misses[self._rows].max(axis=1, initial=0.0) > 0.0
-            if not missed.any() or corrections == CORRECTIONS_MAX:
+            unfilled, emptied = _unfilled(given, plan), _emptied(given, plan, overloaded)
+            if corrections == CORRECTIONS_MAX or not (missed.any() or unfilled.any() or emptied.any()):
                 break
             corrections += 1
+            learned = _more_learned(given, plan, learned, unfilled, emptied)
             # The problem moves rows by what its zones did when it was built, the stores do by what they do now.
             bias[missed] = (moved[self._rows] - self._master.moved(solution))[missed]
         agreed = not misses.any() and not len(overloaded)
@@ -217,6 +225,45 @@ def _disagreement(given: Portfolio, plan: FleetPlan) -> tuple[IntArray, FloatArr
     tolerance = np.maximum(TOLERANCE_FRAC * (rows.high - rows.low), np.finfo(np.float64).tiny)[:, None]
     misses = np.maximum(np.maximum(value - high, low - value) - tolerance, 0.0) / tolerance
     return np.flatnonzero(outside), misses, moved
+
+
+def _unfilled(given: Portfolio, plan: FleetPlan) -> BoolArray:
+    """Where stores cannot take what their zone plans, some being full before others, shape (zones, shared); nowhere if
+    it is little in all: what is not taken is missed hours later, when nobody can help it."""
+    missing_w = np.maximum(-plan.shares.shortfall_w, 0.0)
+    room_wh = float((given.devices.stored_max_wh - given.devices.stored_min_wh).sum())
+    much = float((missing_w @ given.hours[: missing_w.shape[1]]).sum()) > UNFILLED_FRAC * room_wh
+    return (missing_w > SHORT_MIN_W) & _unbound(given, plan.zones) & much
+
+
+def _emptied(given: Portfolio, plan: FleetPlan, overloaded: IntArray) -> BoolArray:
+    """Where zones of overloaded feeders lack power, some stores being empty before others, shape (zones, shared)."""
+    whose = np.append(plan.zones.feeders, -1)[plan.zones.block]
+    lacks = (plan.shares.shortfall_w > SHORT_MIN_W) & np.isin(whose, overloaded)[:, None]
+    emptied: BoolArray = lacks & _unbound(given, plan.zones)
+    return emptied
+
+
+def _unbound(given: Portfolio, zones: Zoning) -> BoolArray:
+    """Zones without an envelope: those with one have a course of their own to keep to, shape (zones, 1)."""
+    unbound = np.ones((zones.zones, 1), dtype=np.bool_)
+    if given.devices.envelopes is not None:
+        unbound[zones.zone[given.devices.envelopes.device]] = False
+    return unbound
+
+
+def _more_learned(
+    given: Portfolio, plan: FleetPlan, before: Experience | None, unfilled: BoolArray, emptied: BoolArray
+) -> Experience:
+    """What the shares of a plan add to what is known of its zones."""
+    shared, steps = unfilled.shape[1], len(given.hours)
+    known = before or no_experience(plan.zones, steps)
+    fill_max_w = known.fill_max_w.copy()
+    taken_w = plan.shares.shortfall_w - plan.solution.injected_w[:, :shared]
+    fill_max_w[:, :shared][unfilled] = np.maximum(taken_w[unfilled], 0.0)
+    lacked_wh = np.where(emptied, plan.shares.shortfall_w, 0.0) @ given.hours[:shared]
+    since = np.arange(steps) >= emptied.argmax(axis=1)[:, None]
+    return Experience(fill_max_w=fill_max_w, kept_wh=known.kept_wh + KEPT_MORE * lacked_wh[:, None] * since)
 
 
 def _worst(misses: FloatArray, feeder: IntArray) -> IntArray:

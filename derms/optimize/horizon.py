@@ -141,13 +141,12 @@ def fleet_form(shape: FleetShape, weights: PlanWeights) -> StandardForm:
         return inside + over - variable(f"{name}_under", *size, low=0.0)
 
     charge, discharge = variable("charge", zones, steps, low=0.0), variable("discharge", zones, steps, low=0.0)
-    stored, injected = variable("stored", zones, steps), variable("injected", zones, steps)
+    stored, injected = variable("stored", zones, steps), discharge - charge
     held = variable("held", shape.blocks + 1, steps, low=0.0)
     net, fleet = variable("net", steps), variable("fleet", steps)
     peak, rise = variable("peak", shape.days), variable("rise", shape.days, low=0.0)
     gain, loss = diags_array(shape.efficiency_frac), diags_array(1.0 / shape.efficiency_frac)
     equations = {
-        "injected": injected - discharge + charge == 0,
         "stored": stored - stored @ before - gain @ charge @ dt + loss @ discharge @ dt == 0,
         "fleet": fleet - cp.sum(injected, axis=0) == 0,
         "net": net + fleet - cp.sum(held, axis=0) == 0,
@@ -182,7 +181,8 @@ def fleet_form(shape: FleetShape, weights: PlanWeights) -> StandardForm:
         + weights.change * _CHANGE_COST * cp.sum(cp.multiply(shape.hours / shape.period_h, fleet**2))
         + weights.spread
         * _SPREAD_COST
-        * cp.sum_squares(cp.multiply(np.sqrt(np.outer(1.0 / shape.power, shape.hours)), injected))
+        # Of a zone's two powers one is zero. On variables alone, squares need no rows and columns of their own.
+        * cp.sum(cp.multiply(np.outer(1.0 / shape.power, shape.hours), charge**2 + discharge**2))
         + weights.throughput * _REACTIVE_COST * support
         - weights.terminal * _TERMINAL_VALUE * cp.sum(stored[:, -1])
     )

@@ -112,6 +112,36 @@ def _support(portfolio: Portfolio, zones: Zoning) -> csr_array | None:
     return reactive_effects(portfolio.devices, zones, per_var[zones.rows])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Experience:
+    """What sharing has shown that zones cannot do although one battery of their sum could, shape (zones, steps)."""
+
+    fill_max_w: FloatArray
+    """Most that each zone can charge with: its stores are not full at once."""
+    kept_wh: FloatArray
+    """Energy that each has to keep beside its least: nor are they empty at once."""
+
+
+def no_experience(zones: Zoning, steps: int) -> Experience:
+    """Zones that have not been shared out yet."""
+    size = (zones.zones, steps)
+    return Experience(fill_max_w=np.full(size, np.inf), kept_wh=np.zeros(size))
+
+
+def _taught(now: Stores, learned: Experience, hours: FloatArray) -> Stores:
+    """Zones within what is known of them, as far as that leaves each a way to its least energy."""
+    low_wh = now.low_wh + learned.kept_wh
+    slowed_w = np.minimum(now.charge_max_w, learned.fill_max_w)
+    most_wh = now.stored_wh[:, None] + now.efficiency_frac[:, None] * np.cumsum(slowed_w * hours, axis=1)
+    arrives = (most_wh >= now.low_wh).all(axis=1, keepdims=True)
+    return replace(
+        now,
+        charge_max_w=np.where(arrives, slowed_w, now.charge_max_w),
+        # A zone that has not as much is not asked to gain it.
+        low_wh=np.where(low_wh <= np.minimum(now.stored_wh[:, None], now.high_wh), low_wh, now.low_wh),
+    )
+
+
 class Master:
     """The problem for one zoning."""
 
@@ -168,7 +198,9 @@ class Master:
         solver.setup(P=p, c=form.c, A=a, b=form.b, G=g, h_u=form.h, x_l=form.low, x_u=form.high)
         return solver
 
-    def solve(self, portfolio: Portfolio, bias: FloatArray, *, iterations: int = 100) -> Solution:
+    def solve(
+        self, portfolio: Portfolio, bias: FloatArray, *, iterations: int = 100, learned: Experience | None = None
+    ) -> Solution:
         """Solve for what is known now; `bias` is added to the carried rows [their unit], shape (rows, steps).
 
         Raises
@@ -177,6 +209,8 @@ class Master:
             The solver does not call its solution solved: a limit of iterations and inaccuracy are failures.
         """
         now = stores(portfolio, self.zones, efficiency_frac=self._efficiency_frac)
+        if learned is not None:
+            now = _taught(now, learned, portfolio.hours)
         changed = _Vectors(self._form)
         self._fill(changed, portfolio, now, bias)
         self._solver.settings.max_iter = iterations

@@ -17,8 +17,8 @@ POWER_MAX_W = 1e11
 """No feeder and no device reaches 100 GW: beyond it a number is in the wrong unit, or no number."""
 
 DEVICE_MAX_W = 1e9
-HOURS_MAX = 1e3
-"""Hours from full to empty that a store can have: beyond it power and energy are in different units."""
+HOURS_MIN, HOURS_MAX = 0.05, 1e3
+"""Hours from full to empty that a store can have: beyond them power and energy are in different units."""
 OVERFULL_FRAC = 1.5
 """Of what a store holds at most, more than which nobody measures in it or asks of it."""
 
@@ -235,12 +235,25 @@ class Portfolio:
             raise PlanError("no plan: PV power below zero, or a step without length")
         if self.sites is not None and not _placed(self.sites, len(self.devices)):
             raise PlanError("no plan: sites do not tell of every device where it is")
-        if (self.feeders.low_w > self.feeders.high_w).any() or (self.rows.low > self.rows.high).any():
-            raise PlanError("no plan: a lower limit is above the upper one")
+        # Written so that NaN makes each comparison false.
+        if not (self.feeders.low_w <= self.feeders.high_w).all() or not (rows.low <= rows.high).all():
+            raise PlanError("no plan: a lower limit is above the upper one, or one of them is no number")
+        if not 0.0 < self.period_h <= 3.0 or abs(3.0 / self.period_h - round(3.0 / self.period_h)) > 1e-9:
+            raise PlanError("no plan: three hours are no whole number of periods")
+        self._check_desk()
         days = self.counted()
         if not (days.peak_w < POWER_MAX_W).all() or not (days.rise_w < POWER_MAX_W).all():
             raise PlanError("no plan: a peak or a rise that has been is no number, or beyond any plausible size")
         return replace(self, devices=_believed(self.devices))
+
+    def _check_desk(self) -> None:
+        desk = self.desk
+        if not (0.0 < desk.hold_h < HOURS_MAX and desk.ramp_w_per_h >= 0.0):
+            raise PlanError("no plan: the desk's time or its fleet ramp is no number, or below zero")
+        if desk.reserve_up_w < 0.0 or desk.reserve_down_w < 0.0:
+            raise PlanError("no plan: a reserve below zero")
+        if any(not 0 <= feeder < len(self.feeders.low_w) for feeder in desk.hold_w):
+            raise PlanError("no plan: the desk holds a feeder that is not there")
 
     def _columns(self) -> tuple[tuple[str, FloatArray, float], ...]:
         feeders, rows = self.feeders, self.rows
@@ -297,6 +310,7 @@ def _believed(devices: Devices) -> Devices:
         & (room_wh > 0.0)
         & (devices.stored_min_wh >= 0.0)
         & (devices.stored_max_wh < HOURS_MAX * power_w)
+        & (devices.stored_max_wh > HOURS_MIN * power_w)
         & (devices.stored_wh >= -0.5 * devices.stored_max_wh)
         & (devices.stored_wh <= OVERFULL_FRAC * devices.stored_max_wh)
         & _on_course(devices)
