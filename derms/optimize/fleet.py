@@ -18,7 +18,7 @@ from derms.domain.arrays import BoolArray, FloatArray, IntArray
 from derms.domain.settings import PlanWeights
 from derms.errors import PlanError
 from derms.optimize.envelopes import within_envelopes
-from derms.optimize.master import Experience, Master, Slack, Solution, feeder_limit, no_experience, ranked
+from derms.optimize.master import Built, Experience, Master, Slack, Solution, feeder_limit, no_experience, ranked
 from derms.optimize.portfolio import Portfolio
 from derms.optimize.reactive import reactive_effects, share_reactive
 from derms.optimize.share import Fairness, Shares, share
@@ -67,6 +67,27 @@ class FleetPlan:
         return promised
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PlannerState:
+    """How a planner was set up, and what it carries from one plan to the next: with a portfolio, all of a plan."""
+
+    weights: PlanWeights
+    scale_w: float
+    shared_steps: int
+    per_feeder: int
+    fairness: Fairness
+    feeders: IntArray
+    """Modelled."""
+    rows: IntArray
+    """Network rows that the problem carries."""
+    built: Built | None
+    """None: the problem is built anew from the next portfolio."""
+    placed: IntArray
+    """Feeder of each store when the problem was built."""
+    scatter_h: float
+    """How far apart energy was due within one zone when the problem was built."""
+
+
 class FleetPlanner:
     """Plans again and again for one fleet; what it learned about its feeders stays."""
 
@@ -87,6 +108,37 @@ class FleetPlanner:
         self._placed: IntArray = np.zeros(0, dtype=np.intp)
         self._scatter_h = 0.0
 
+    def state(self) -> PlannerState:
+        """What the next plan depends on besides its portfolio."""
+        return PlannerState(
+            weights=self._weights,
+            scale_w=self._scale_w,
+            shared_steps=self._shared_steps,
+            per_feeder=self._per_feeder,
+            fairness=self._fairness,
+            feeders=self._feeders,
+            rows=self._rows,
+            built=None if self._master is None else self._master.built,
+            placed=self._placed,
+            scatter_h=self._scatter_h,
+        )
+
+    @classmethod
+    def resumed(cls, state: PlannerState) -> "FleetPlanner":
+        """A planner whose next plan is, to the last bit, that of the one that was in this state."""
+        planner = cls(
+            state.weights,
+            scale_w=state.scale_w,
+            shared_steps=state.shared_steps,
+            per_feeder=state.per_feeder,
+            fairness=state.fairness,
+        )
+        planner._feeders, planner._rows = state.feeders, state.rows
+        planner._placed, planner._scatter_h = state.placed, state.scatter_h
+        if state.built is not None:
+            planner._master = Master.rebuilt(state.built, state.weights, scale_w=state.scale_w)
+        return planner
+
     def plan(
         self, portfolio: Portfolio, *, iterations: int = 100, late: Callable[[], bool] = lambda: False
     ) -> FleetPlan:
@@ -97,7 +149,7 @@ class FleetPlanner:
         PlanError
             The portfolio is absurd, the solver has no solution that it calls solved, or there is no time left.
         """
-        given, short = _narrowed(portfolio.checked())
+        given, short = narrowed(portfolio.checked())
         if self._master is not None and self._outlived(self._master.zones, given):
             self._master = None
         self._model(np.array(sorted(given.desk.hold_w), dtype=np.intp), self._rows, given.rows.feeder)
@@ -166,7 +218,7 @@ class FleetPlanner:
         )
 
 
-def _narrowed(portfolio: Portfolio) -> tuple[Portfolio, tuple[Slack, ...]]:
+def narrowed(portfolio: Portfolio) -> tuple[Portfolio, tuple[Slack, ...]]:
     """The portfolio with all that stores have to keep to in their own bounds, and what is due and cannot be met."""
     hours, desk = portfolio.hours, portfolio.desk
     devices = within_sites(portfolio.devices, portfolio.sites, len(hours))

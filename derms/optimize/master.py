@@ -142,47 +142,79 @@ def _taught(now: Stores, learned: Experience, hours: FloatArray) -> Stores:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Built:
+    """What a problem was built from: the same is built from it again."""
+
+    zones: Zoning
+    effects: csr_array
+    """Change of the carried rows per W of each zone, shape (rows, zones)."""
+    support: csr_array | None
+    """Change of the carried rows per var of each modelled feeder, shape (rows, blocks); None for no such."""
+    shape: FleetShape
+
+
+def _row_unit(effects: csr_array, support: csr_array | None) -> FloatArray:
+    """A row is divided by its strongest effect, so that its slack is power and costs the same."""
+    strongest = _strongest(effects)
+    if support is not None:
+        strongest = np.maximum(strongest, _strongest(support))
+    return np.where(strongest > 0.0, strongest, 1.0)
+
+
+def _shape(
+    portfolio: Portfolio, zones: Zoning, effects: csr_array, support: csr_array | None, *, scale_w: float
+) -> FleetShape:
+    now, row_unit = stores(portfolio, zones), _row_unit(effects, support)
+    place = np.full(len(portfolio.feeders.low_w), len(zones.feeders))
+    place[zones.feeders] = np.arange(len(zones.feeders))
+    count = len(zones.rows)
+    per_pv = portfolio.rows.per_pv_w[zones.rows] / row_unit
+    columns = place[portfolio.rows.feeder[zones.rows]]
+    return FleetShape(
+        hours=portfolio.hours,
+        efficiency_frac=now.efficiency_frac,
+        # A zone that has no power now counts as a mean one: its stores may come back.
+        power=np.maximum(now.power_w, max(float(now.power_w.mean()), 1.0)) / scale_w,
+        block=zones.block,
+        blocks=len(zones.feeders),
+        zone_effect=csr_array(effects / row_unit[:, None]) if count else effects,
+        pv_effect=csr_array((per_pv, (np.arange(count), columns)), shape=(count, len(zones.feeders) + 1)),
+        period_h=portfolio.period_h,
+        days=len(portfolio.counted()),
+        reactive_effect=None if support is None else csr_array(support / row_unit[:, None]),
+        reactive_power=None
+        if support is None
+        else np.maximum(reactive_room(portfolio, zones).max(axis=1), 1.0) / scale_w,
+    )
+
+
+def _matrices(form: StandardForm) -> dict[str, csc_matrix]:
+    return {"P": csc_matrix(form.p), "A": csc_matrix(form.a), "G": csc_matrix(form.g)}
+
+
 class Master:
     """The problem for one zoning."""
 
     def __init__(self, portfolio: Portfolio, zones: Zoning, weights: PlanWeights, *, scale_w: float) -> None:
-        self.zones = zones
-        self._weights, self._scale_w = weights, scale_w
-        now = stores(portfolio, zones)
-        effects = self.effects = row_effects(portfolio, zones, zones.rows)
-        support = self.support = _support(portfolio, zones)
-        strongest = _strongest(effects)
-        if support is not None:
-            strongest = np.maximum(strongest, _strongest(support))
-        # A row is divided by its strongest effect, so that its slack is power and costs the same.
-        self._row_unit = np.where(strongest > 0.0, strongest, 1.0)
-        self._efficiency_frac = now.efficiency_frac
-        self._form = fleet_form(self._shape(portfolio, now), weights)
-        self._solver = self._set_up(self._form)
+        effects, support = row_effects(portfolio, zones, zones.rows), _support(portfolio, zones)
+        shape = _shape(portfolio, zones, effects, support, scale_w=scale_w)
+        self._begin(Built(zones=zones, effects=effects, support=support, shape=shape), weights, scale_w)
 
-    def _shape(self, portfolio: Portfolio, now: Stores) -> FleetShape:
-        zones, effects, support = self.zones, self.effects, self.support
-        place = np.full(len(portfolio.feeders.low_w), len(zones.feeders))
-        place[zones.feeders] = np.arange(len(zones.feeders))
-        count = len(zones.rows)
-        per_pv = portfolio.rows.per_pv_w[zones.rows] / self._row_unit
-        columns = place[portfolio.rows.feeder[zones.rows]]
-        return FleetShape(
-            hours=portfolio.hours,
-            efficiency_frac=now.efficiency_frac,
-            # A zone that has no power now counts as a mean one: its stores may come back.
-            power=np.maximum(now.power_w, max(float(now.power_w.mean()), 1.0)) / self._scale_w,
-            block=zones.block,
-            blocks=len(zones.feeders),
-            zone_effect=csr_array(effects / self._row_unit[:, None]) if count else effects,
-            pv_effect=csr_array((per_pv, (np.arange(count), columns)), shape=(count, len(zones.feeders) + 1)),
-            period_h=portfolio.period_h,
-            days=len(portfolio.counted()),
-            reactive_effect=None if support is None else csr_array(support / self._row_unit[:, None]),
-            reactive_power=None
-            if support is None
-            else np.maximum(reactive_room(portfolio, zones).max(axis=1), 1.0) / self._scale_w,
-        )
+    @classmethod
+    def rebuilt(cls, built: Built, weights: PlanWeights, *, scale_w: float) -> "Master":
+        """The same problem as the one that was built from this."""
+        master = cls.__new__(cls)
+        master._begin(built, weights, scale_w)
+        return master
+
+    def _begin(self, built: Built, weights: PlanWeights, scale_w: float) -> None:
+        self.built, self.zones, self.effects, self.support = built, built.zones, built.effects, built.support
+        self._weights, self._scale_w = weights, scale_w
+        self._row_unit = _row_unit(built.effects, built.support)
+        self._efficiency_frac = built.shape.efficiency_frac
+        self._form = fleet_form(built.shape, weights)
+        self._solver = self._set_up(self._form)
 
     @staticmethod
     def _set_up(form: StandardForm) -> piqp.SparseSolver:
@@ -194,8 +226,7 @@ class Master:
         # There always is a solution, so no claim that there is none is to be believed early.
         settings.eps_primal_inf = settings.eps_dual_inf = NEVER_INFEASIBLE_EPS
         settings.verbose = False
-        p, a, g = (csc_matrix(matrix) for matrix in (form.p, form.a, form.g))
-        solver.setup(P=p, c=form.c, A=a, b=form.b, G=g, h_u=form.h, x_l=form.low, x_u=form.high)
+        solver.setup(**_matrices(form), c=form.c, b=form.b, h_u=form.h, x_l=form.low, x_u=form.high)
         return solver
 
     def solve(
@@ -237,7 +268,10 @@ class Master:
         return moved
 
     def _run(self, changed: "_Vectors") -> "_Found":
-        self._solver.update(c=changed.c, b=changed.b, h_u=changed.h, x_l=changed.low, x_u=changed.high)
+        # With its matrices, or each update scales them to and fro, and what comes out depends on the plans before.
+        self._solver.update(
+            **_matrices(self._form), c=changed.c, b=changed.b, h_u=changed.h, x_l=changed.low, x_u=changed.high
+        )
         status, result = self._solver.solve(), self._solver.result
         # The result of an earlier solve stays in the solver when a later one fails.
         if status == piqp.PIQP_SOLVED:

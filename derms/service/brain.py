@@ -211,6 +211,8 @@ class Brain:
             der_rows=self._der_rows,
         )
 
+        before = self._planner.state()
+
         def work() -> Decision:
             return decide(
                 self._control,
@@ -246,6 +248,15 @@ class Brain:
             topology=state.topology,
             known=state.summary,
             rejected=list(decision.rejected),
+            portfolio=decision.portfolio,
+            fleet_plan=decision.fleet_plan,
+            planner_state=before,
+            store_rows=np.flatnonzero(self._site.fleet.is_battery),
+            feeder_ids=(self._site.package.id, "rest of the system"),
+            dispatch=decision.dispatch,
+            caps=decision.caps,
+            contingency=decision.contingency,
+            sign_changes=decision.sign_changes,
         )
 
     async def record(self) -> None:

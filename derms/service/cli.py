@@ -108,6 +108,18 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("-c", "--config", type=Path, required=True, metavar="SITE.TOML", help="the site file")
         command.add_argument("--json", action="store_true", help="print for programs: one JSON object")
         command.set_defaults(run=run)
+    for name, run, text in (
+        ("explain", _explain, "say why a decision is as it is: inputs, limits and prices, what if they were wider"),
+        ("replay", _replay, "make a decision again from its record, and compare every number to the last bit"),
+    ):
+        command = commands.add_parser(name, help=text, description=text.capitalize() + ".")
+        what = "a plan's number, last, or a time such as 2026-04-15T14:05"
+        command.add_argument("decision", metavar="DECISION", help=what)
+        command.add_argument("-c", "--config", type=Path, required=True, metavar="SITE.TOML", help="the site file")
+        command.add_argument("--json", action="store_true", help="print for programs: one JSON object")
+        if name == "explain":
+            command.add_argument("--der", metavar="ID", help="also say why this device does what it does")
+        command.set_defaults(run=run)
     _add_fleet(commands.add_parser("fleet", help="the fleet file: import another one into it"))
     commands.add_parser("device", help="look at one device, and test whether it keeps to SunSpec")
     commands.add_parser("feeder", help="check a feeder package, import a circuit, draw the one-line")
@@ -206,6 +218,36 @@ def _check(options: argparse.Namespace) -> int:
         for problem in unusable:
             print(f"not used by this site: {problem}", file=sys.stderr)
     return OK
+
+
+def _explain(options: argparse.Namespace) -> int:
+    try:
+        site = _load(options.config)
+        with _loading():
+            from derms.service import explain
+        decided, outcomes = explain.find(site.storage, options.decision, site.timezone)
+        if options.der is not None and options.der not in decided.device_ids:
+            wrong, right = f"no device '{options.der}' was in the fleet then", "give the id of one that was"
+            raise ConfigError([Problem("--der", f"'{options.der}'", wrong, right)])
+    except ConfigError as error:
+        return _refuse(error, as_json=options.json, undone="explained")
+    price = site.plan.peak_price
+    found = explain.explained(decided, outcomes, site.timezone, peak_price=price, der=options.der)
+    print(explain.as_json(found) if options.json else explain.as_text(found, decided, site.timezone))
+    return OK
+
+
+def _replay(options: argparse.Namespace) -> int:
+    try:
+        site = _load(options.config)
+        with _loading():
+            from derms.service import explain, replay
+        decided, _ = explain.find(site.storage, options.decision, site.timezone)
+    except ConfigError as error:
+        return _refuse(error, as_json=options.json, undone="replayed")
+    result = replay.replayed(decided)
+    print(replay.as_json(result) if options.json else replay.as_text(result))
+    return OK if result.same else FAILED
 
 
 def _import(options: argparse.Namespace) -> int:

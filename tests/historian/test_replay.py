@@ -2,8 +2,10 @@
 
 import json
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from datetime import UTC, datetime, timedelta, timezone
+from enum import Enum
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -120,6 +122,14 @@ def test_a_stranger_with_the_name_of_a_known_type_is_refused() -> None:
     impostor = type("Forecast", (), {})()
     with pytest.raises(TypeError, match="cannot be stored with a decision: Forecast"):
         pack(impostor)
+
+
+def test_every_type_of_the_table_is_there_and_made_of_fields() -> None:
+    for module, names in replay._TYPES.items():
+        for name in names:
+            kind = getattr(import_module(module), name)
+            assert is_dataclass(kind) or issubclass(kind, Enum)
+            assert kind.__module__ == module
 
 
 def written(text: object) -> bytes:

@@ -1,4 +1,4 @@
-"""What the gate of the planner refuses: limits, desk and periods that are absurd or no numbers, stores in mixed units."""
+"""What the planner refuses at its gate: limits, desk and periods that are no numbers, stores in mixed units."""
 
 from dataclasses import replace
 
