@@ -17,6 +17,7 @@ from derms.domain.plan import Reason
 from derms.domain.quality import Quality
 from derms.errors import ConfigError, Problem
 from derms.historian.store import Store
+from derms.optimize.desk import Headroom, headroom
 from derms.optimize.verify_fleet import check_shares
 from derms.service.decided import Decided
 from derms.service.reasons import DeviceWhy, counted, device_reasons, fleet_reasons, kw
@@ -78,6 +79,8 @@ class Explanation:
     """What would be if no battery moved for an hour; None where the optimizer's plan is not in the record."""
     findings: tuple[str, ...] | None
     """What the verifier says of the shares; None where they are not in the record."""
+    desk: Headroom | None
+    """What the fleet could still do beside the plan or instead of it, as seen then; None without the optimizer's."""
     contingency: str
     """What would be worse than without the plan if all control were lost; empty when nothing would, or not told."""
     sign_changes: SignChanges | None
@@ -161,6 +164,7 @@ def explained(
         effects=tuple(effects(decided, peak_price)),
         at_rest=at_rest(decided, peak_price),
         findings=_findings(decided),
+        desk=_desk(decided),
         contingency=decided.contingency,
         sign_changes=decided.sign_changes,
         outcomes=dict(Counter(type(record.outcome).__name__ for record in outcomes)),
@@ -196,6 +200,11 @@ def _findings(decided: Decided) -> tuple[str, ...] | None:
     return tuple(check_shares(portfolio, power_w, held_w, promised_w, named, plan.reactive_var))
 
 
+def _desk(decided: Decided) -> Headroom | None:
+    portfolio, plan = decided.portfolio, decided.fleet_plan
+    return None if portfolio is None or plan is None else headroom(portfolio, plan)
+
+
 def as_json(found: Explanation) -> str:
     """One JSON object; times are UTC, what is not known is null."""
     return json.dumps(plain(asdict(found)), default=datetime.isoformat)
@@ -208,7 +217,8 @@ def as_text(found: Explanation, decided: Decided, zone: tzinfo) -> str:
     if found.findings is not None:
         lines.append("verifier: " + ("; ".join(found.findings) or "nothing wrong"))
     if found.contingency:
-        lines.append(f"if all control were lost: {found.contingency}")
+        lines.append(found.contingency)
+    lines += _desk_text(found.desk)
     if (signs := found.sign_changes) is not None:
         of_each = f"{signs.device_per_h:.2f} of the most restless device"
         lines.append(f"changes of sign in an hour: {signs.fleet_per_h:.2f} of the fleet, {of_each}")
@@ -238,6 +248,20 @@ def _inputs_text(inputs: Inputs, zone: tzinfo) -> Iterable[str]:
         yield f"  forecast: {inputs.forecast}, made {inputs.forecast_made_at.astimezone(zone):{TIME_TEXT}}"
     if inputs.grid:
         yield f"  {inputs.grid}"
+
+
+def _desk_text(desk: Headroom | None) -> Iterable[str]:
+    if desk is None:
+        return
+    sure, silent = desk.answers.confidence_frac, desk.answers.silent_frac
+    yield f"beside the plan batteries could do; sure is {sure:.0%}, if each stays silent with {silent:.0%}"
+    for offer in desk.offers:
+        time = f"{offer.lasting_h * 60.0:.0f} min" if offer.lasting_h < 1.0 else f"{offer.lasting_h:g} h"
+        beside = offer.beside
+        up = f"up {kw(beside.up_w)} (sure {kw(beside.up_sure_w)})"
+        yield f"  for {time}: {up}, down {kw(beside.down_w)} (sure {kw(beside.down_sure_w)})"
+    give, take = desk.energy_up_wh / 1e3, desk.energy_down_wh / 1e3
+    yield f"  energy reserve: {give:.0f} kWh to give, {take:.0f} kWh to take"
 
 
 def _reasons_text(reasons: Iterable[Reason]) -> Iterable[str]:

@@ -591,6 +591,8 @@ def test_an_explanation_says_when_from_what_and_why(site: Path, capsys: pytest.C
         "batteries, at rest for the first 1 h: ",
         "power of feeder east, 5% more: ",
         "verifier: nothing wrong",
+        "for 10 min: up ",
+        "energy reserve: ",
         "changes of sign in an hour: 0.25 of the fleet, 1.50 of the most restless device",
         "commands: 1 clamped, 1 applied",
         "device bat01: values",
