@@ -88,7 +88,11 @@ def compose(
 
 
 def days(forecast: Forecast, past_net_w: FloatArray, timezone: ZoneInfo, terms: PlanTerms) -> Days:
-    """The local days of the forecast's steps, and what today has had already; a step is of the day of its middle."""
+    """The local days of the forecast's steps, and what today has had already; a step is of the day of its middle.
+
+    A rise that today has had is lost. A peak is not: where one quarter hour of it was eased for a feeder's sake, nothing
+    would be held down below it for the rest of the evening. What is lost for good is told as `peak_floor_w`.
+    """
     dates = _dates(forecast.start, forecast.ends_h - 0.5 * forecast.hours, timezone)
     today = forecast.start.astimezone(timezone).date().toordinal()
     ends_h = -terms.period_h * np.arange(len(past_net_w))[::-1].astype(np.float64)
@@ -97,7 +101,6 @@ def days(forecast: Forecast, past_net_w: FloatArray, timezone: ZoneInfo, terms: 
     # As many days as these hours can touch, whatever the time is: the problem is built for their number.
     count = int(np.ceil(forecast.hours.sum() / 24.0 - 1e-9)) + 1
     peak_w, rise_w = np.full(count, terms.peak_floor_w or -np.inf), np.full(count, -np.inf)
-    peak_w[0] = max(peak_w[0], past_net_w[here].max(initial=-np.inf))
     rise_w[0] = (past_net_w[lag:] - past_net_w[:-lag])[here[lag:]].max(initial=-np.inf)
     return Days(day=dates - today, peak_w=peak_w, rise_w=rise_w)
 
