@@ -90,8 +90,8 @@ def compose(
 def days(forecast: Forecast, past_net_w: FloatArray, timezone: ZoneInfo, terms: PlanTerms) -> Days:
     """The local days of the forecast's steps, and what today has had already; a step is of the day of its middle.
 
-    A rise that today has had is lost. A peak is not: where one quarter hour was eased for a feeder's sake, nothing would
-    be held down below it for the rest of the evening. What is lost for good is told as `peak_floor_w`.
+    A rise that today has had is lost. A peak is not: where one quarter hour was eased for a feeder's sake, nothing
+    would be held down below it for the rest of the evening. What is lost for good is told as `peak_floor_w`.
     """
     dates = _dates(forecast.start, forecast.ends_h - 0.5 * forecast.hours, timezone)
     today = forecast.start.astimezone(timezone).date().toordinal()
