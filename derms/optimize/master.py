@@ -1,7 +1,7 @@
 """The system problem over zones: built once, and solved again with new bounds and vectors. The only importer of PIQP.
 
-A plan that does not depend on the one before can be replayed, and PIQP, which solves cold, gives one. OSQP with a warm
-start has not been measured on this problem yet; Clarabel stands behind it where it fails.
+A plan that does not depend on the one before can be replayed, and PIQP, which solves cold, gives one. Clarabel
+stands behind it where it fails. OSQP was measured and left out: decision 010.
 
 Powers in per unit of `scale_w` inside, in W outside.
 """
@@ -214,6 +214,7 @@ class Master:
         self._row_unit = _row_unit(built.effects, built.support)
         self._efficiency_frac = built.shape.efficiency_frac
         self._form = fleet_form(built.shape, weights)
+        self._matrices = _matrices(self._form)
         self._solver = self._set_up(self._form)
 
     @staticmethod
@@ -270,7 +271,7 @@ class Master:
     def _run(self, changed: "_Vectors") -> "_Found":
         # With its matrices, or each update scales them to and fro, and what comes out depends on the plans before.
         self._solver.update(
-            **_matrices(self._form), c=changed.c, b=changed.b, h_u=changed.h, x_l=changed.low, x_u=changed.high
+            **self._matrices, c=changed.c, b=changed.b, h_u=changed.h, x_l=changed.low, x_u=changed.high
         )
         status, result = self._solver.solve(), self._solver.result
         # The result of an earlier solve stays in the solver when a later one fails.
