@@ -3,42 +3,56 @@
 A file of lines, `crc payload`: the payload is JSON, the CRC-32 covers it and every line before it, so that no line
 can be changed, lost or swapped unnoticed. The first line is a header with the next sequence number. Values in W,
 + = injection; `now_s` is the monotonic clock of the process that wrote.
+
+Outcomes and events are entries of one stream, each with its place in it; the database takes them from there in order.
 """
 
 import fcntl
 import json
+import math
 import os
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
+from itertools import islice
 from operator import methodcaller
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_args
 
-from derms.domain.dispatch import Command, Outcome, Quantity
+from derms.domain.alarm import Event, Severity
+from derms.domain.dispatch import Command, CommandRecord, Outcome, Quantity
+from derms.domain.records import Entry, Records
 from derms.errors import JournalError
+from derms.field.disk import SYSTEM_DISK, Disk
 from derms.field.tally import Tally, reaches_the_wire
 
-VERSION = 2
-READABLE = (1, 2)
-"""Versions that this one can go on with: 1 has no tally."""
+VERSION = 3
+READABLE = (1, 2, 3)
+"""Versions that this one can go on with: 1 has no tally, 2 neither tokens nor events."""
 MAX_BYTES = 64 << 20
 KEPT_FILES = 8
 """Full files kept beside the current one."""
+ENTRIES_KEPT = 100_000
+"""Latest entries in memory for the database; what it has not taken by then is only in the files."""
 
 _OUTCOMES = {kind.__name__: kind for kind in get_args(Outcome)}
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """First record of a file: sequence numbers go on from here."""
+    """First record of a file: sequence numbers and places go on from here."""
 
     next_seq: int
     version: int = VERSION
+    place: int = 0
+    """Entries before this file."""
+    origin: str = ""
+    """Of the journal that it belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +65,12 @@ class Intent:
     device_id: str
     command: Command
     plan_id: int
+    token: int = 0
+    """Fencing token of the lease under which it was made."""
+    deadline_s: float = math.inf
+    """Monotonic time after which it is not to be sent any more."""
+    wanted_w: float | None = None
+    """What the plan wanted; None for a release."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +91,16 @@ class Written:
     writes: tuple[tuple[str, Quantity, int], ...]
 
 
-Record = Header | Intent | Conclusion | Written
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An event of the gateway."""
 
-_KINDS = {Header: "HEADER", Intent: "INTENT", Conclusion: "OUTCOME", Written: "WRITTEN"}
+    event: Event
+
+
+Record = Header | Intent | Conclusion | Written | Told
+
+_KINDS = {Header: "HEADER", Intent: "INTENT", Conclusion: "OUTCOME", Written: "WRITTEN", Told: "EVENT"}
 
 
 def _pack(record: Record) -> bytes:
@@ -91,6 +118,10 @@ def _unpack(payload: bytes) -> Record:
     if kind == "WRITTEN":
         writes = tuple((device_id, Quantity(quantity), number) for device_id, quantity, number in fields["writes"])
         return Written(date.fromisoformat(fields["day"]), writes)
+    if kind == "EVENT":
+        told = fields["event"]
+        at, severity = datetime.fromisoformat(told.pop("at")), Severity(told.pop("severity"))
+        return Told(Event(at, severity, **told))
     fields["at"] = datetime.fromisoformat(fields["at"])
     if kind == "INTENT":
         command = fields.pop("command")
@@ -129,7 +160,7 @@ def _apply(unfinished: dict[int, Intent], record: Record) -> None:
         case Conclusion():
             if unfinished.pop(record.seq, None) is None:
                 raise JournalError(f"command {record.seq} has no intent, or an outcome already")
-        case Header() | Written():
+        case Header() | Written() | Told():
             pass
 
 
@@ -140,8 +171,23 @@ def _next_seq(record: Record) -> int:
             return next_seq
         case Intent(seq=seq) | Conclusion(seq=seq):
             return seq + 1
-        case Written():
+        case Written() | Told():
             return 1
+
+
+def _record(intent: Intent, conclusion: Conclusion) -> CommandRecord:
+    """A command with its end."""
+    return CommandRecord(
+        intent.seq,
+        intent.at,
+        intent.device_id,
+        intent.command.quantity,
+        intent.plan_id,
+        math.nan if intent.wanted_w is None else intent.wanted_w,
+        intent.command.value_w,
+        conclusion.outcome,
+        conclusion.at,
+    )
 
 
 def _count(tally: Tally, record: Record) -> None:
@@ -162,35 +208,40 @@ class Journal:
     `commit` may run in a thread of its own while more is entered; all else belongs to one thread.
     """
 
-    def __init__(self, path: Path, fd: int, *, max_bytes: int, sync: Callable[[int], None]) -> None:
+    def __init__(self, path: Path, fd: int, *, max_bytes: int, disk: Disk, origin: str) -> None:
         self.path = path
         self.truncated_bytes = 0
         """What was cut off at the end when the file was opened. More than a torn line: read every device back."""
         self._fd = fd
         self._max_bytes = max_bytes
-        self._sync = sync
+        self._disk = disk
+        self._origin = origin
         self._committing = threading.Lock()
         self._pending: list[Record] = []
         self._unfinished: dict[int, Intent] = {}
         self._durable: dict[int, Intent] = {}
         self._tally = Tally()
         """Of what is durable."""
+        self._place = 0
+        """Durable entries so far."""
+        self._entries: deque[Entry] = deque(maxlen=ENTRIES_KEPT)
+        """The latest of them."""
         self._next_seq = 1
         self._size = 0
         self._crc = 0
 
     @classmethod
-    def open(cls, path: Path, *, max_bytes: int = MAX_BYTES, sync: Callable[[int], None] = os.fdatasync) -> "Journal":
+    def open(cls, path: Path, *, max_bytes: int = MAX_BYTES, disk: Disk = SYSTEM_DISK, origin: str = "") -> "Journal":
         """Open or create a journal: replay it, cut off a tail that is not good, and hold it against other processes.
 
-        `sync` makes what was written to a file descriptor durable. Raises JournalError.
+        `origin` names a new one, so that nobody takes its entries for those of another. Raises JournalError.
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             fd = _open_locked(path)
             with ExitStack() as undo:
                 undo.callback(os.close, fd)
-                journal = cls(path, fd, max_bytes=max_bytes, sync=sync)
+                journal = cls(path, fd, max_bytes=max_bytes, disk=disk, origin=origin)
                 journal._replay(path.read_bytes())
                 undo.pop_all()
         except OSError as error:
@@ -201,6 +252,7 @@ class Journal:
         for record, self._size, self._crc in read_records(data):
             if isinstance(record, Header) and record.version not in READABLE:
                 raise JournalError(f"{self.path}: written by version {record.version}, not {VERSION}")
+            self._enlist(record, self._unfinished)
             _apply(self._unfinished, record)
             _count(self._tally, record)
             self._next_seq = max(self._next_seq, _next_seq(record))
@@ -208,11 +260,25 @@ class Journal:
         self.truncated_bytes = len(data) - self._size
         if b"\n" in data[self._size :]:  # more than a torn last line: keep the evidence
             self.path.with_name(f"{self.path.name}.damaged-{zlib.crc32(data):08x}").write_bytes(data)
-        os.ftruncate(self._fd, self._size)
+        self._disk.truncate(self._fd, self._size)
         if self._size == 0:
-            self._pending.append(Header(self._next_seq))
+            self._pending.append(Header(self._next_seq, origin=self._origin))
             self.commit()
             _sync_directory(self.path.parent)
+
+    def _enlist(self, record: Record, unfinished: Mapping[int, Intent]) -> None:
+        """Give an entry its place in the stream; to be called before `_apply`."""
+        match record:
+            case Header(place=place, origin=origin):
+                self._place, self._origin = place, origin
+            case Conclusion(seq=seq) if seq in unfinished:
+                self._place += 1
+                self._entries.append(_record(unfinished[seq], record))
+            case Told(event=event):
+                self._place += 1
+                self._entries.append(event)
+            case _:
+                pass
 
     @property
     def unfinished(self) -> Mapping[int, Intent]:
@@ -228,12 +294,35 @@ class Journal:
         """Whether an intent is on disk and still without outcome there: it may go on the wire."""
         return seq in self._durable
 
-    def intend(self, at: datetime, now_s: float, device_id: str, command: Command, plan_id: int) -> int:
+    def intend(
+        self,
+        at: datetime,
+        now_s: float,
+        device_id: str,
+        command: Command,
+        plan_id: int,
+        *,
+        token: int = 0,
+        deadline_s: float = math.inf,
+        wanted_w: float | None = None,
+    ) -> int:
         """Enter an intent, durable after the next `commit`; returns its sequence number."""
         seq = self._next_seq
         self._next_seq += 1
-        self._enter(Intent(seq, at, now_s, device_id, command, plan_id))
+        self._enter(Intent(seq, at, now_s, device_id, command, plan_id, token, deadline_s, wanted_w))
         return seq
+
+    def tell(self, event: Event) -> None:
+        """Enter an event, durable after the next `commit`."""
+        self._enter(Told(event))
+
+    def records(self, origin: str, after: int, most: int) -> Records:
+        """Durable entries behind a place in the stream of a journal, from the beginning for another one's."""
+        with self._committing:
+            first = self._place - len(self._entries)
+            start = max(after if origin == self._origin and after <= self._place else 0, first)
+            entries = tuple(islice(self._entries, start - first, start - first + most))
+            return Records(self._origin, start, entries, left=self._place - start - len(entries))
 
     def outcome(self, at: datetime, now_s: float, seq: int, outcome: Outcome) -> None:
         """Enter the outcome of an intent; raises JournalError when it has one already or was never entered."""
@@ -257,14 +346,15 @@ class Journal:
                 if self._size > self._max_bytes:
                     self._rotate()
                 data, crc = _frames(batch, self._crc)
-                os.ftruncate(self._fd, self._size)
-                _write(self._fd, data, self._size)
-                self._sync(self._fd)
+                self._disk.truncate(self._fd, self._size)
+                self._disk.write(self._fd, data, self._size)
+                self._disk.sync(self._fd)
             except OSError as error:
                 raise JournalError(f"{self.path}: {error.strerror}; {len(batch)} records not written") from error
             self._size += len(data)
             self._crc = crc
             for record in batch:
+                self._enlist(record, self._durable)
                 _apply(self._durable, record)
                 _count(self._tally, record)
             del self._pending[: len(batch)]
@@ -273,15 +363,16 @@ class Journal:
         """Go on in a new file that starts with the unfinished intents and the tally; the full one gets a number."""
         writes = tuple((*place, number) for place, number in self._tally.writes.items())
         written = Written(self._tally.day, writes)
-        data, crc = _frames([Header(self._next_seq), *self._durable.values(), written], 0)
+        header = Header(self._next_seq, place=self._place, origin=self._origin)
+        data, crc = _frames([header, *self._durable.values(), written], 0)
         kept = sorted(self.path.parent.glob(f"{self.path.name}.{'[0-9]' * 8}"))
         number = int(kept[-1].suffix[1:]) + 1 if kept else 1
         fresh = self.path.with_name(f"{self.path.name}.new")
         fresh.unlink(missing_ok=True)
         fd = _open_locked(fresh)
         try:
-            _write(fd, data, 0)
-            self._sync(fd)
+            self._disk.write(fd, data, 0)
+            self._disk.sync(fd)
             os.link(self.path, self.path.with_name(f"{self.path.name}.{number:08d}"))
             fresh.replace(self.path)
         except OSError:
@@ -309,13 +400,6 @@ def _open_locked(path: Path) -> int:
         os.close(fd)
         raise JournalError(f"{path}: in use by another process") from error
     return fd
-
-
-def _write(fd: int, data: bytes, offset: int) -> None:
-    """Write all of it: the system may take less at a time, and says why not only the next time."""
-    done = 0
-    while done < len(data):
-        done += os.pwrite(fd, data[done:], offset + done)
 
 
 def _sync_directory(path: Path) -> None:

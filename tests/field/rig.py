@@ -17,6 +17,7 @@ from derms.domain.der import Fleet
 from derms.domain.dispatch import CommandRecord, Dispatch
 from derms.domain.quality import Quality
 from derms.domain.settings import DispatchSettings, FieldSettings
+from derms.field.disk import SystemDisk
 from derms.field.heartbeat import Heartbeat
 from derms.field.journal import Conclusion, Intent, Journal, read_records
 from derms.field.poller import Poller
@@ -45,7 +46,7 @@ QUICK = DispatchSettings(
 
 
 @dataclass
-class Disk:
+class Disk(SystemDisk):
     """Makes a journal durable, remembers how much of it is, and can be full."""
 
     full: bool = False
@@ -240,7 +241,7 @@ def _rig(
     outcomes: list[CommandRecord] = []
     disk, path = Disk(), folder / "commands.journal"
     poller = Poller(fleet, sessions, clock, polling, random.Random(1), events.append)
-    journal = Journal.open(path, sync=disk.sync)
+    journal = Journal.open(path, disk=disk)
     reconciler = Reconciler(
         fleet, sessions, poller, journal, clock, dispatch, on_outcome=outcomes.append, on_event=events.append
     )

@@ -5,6 +5,7 @@ import math
 import os
 import threading
 import zlib
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,10 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from derms.domain.alarm import Event, Severity
 from derms.domain.dispatch import (
     Applied,
     Clamped,
     Command,
+    CommandRecord,
     Expired,
     Failed,
     NotFollowing,
@@ -26,7 +29,9 @@ from derms.domain.dispatch import (
     Superseded,
     Unknown,
 )
+from derms.domain.records import Position, Records
 from derms.errors import JournalError
+from derms.field.disk import SystemDisk
 from derms.field.journal import Conclusion, Header, Intent, Journal, Record, read_records
 
 AT = datetime(2026, 4, 15, 13, 0, 0, 250_000, tzinfo=UTC)
@@ -43,8 +48,21 @@ OUTCOMES: tuple[Outcome, ...] = (
 )
 
 
-def nothing(fd: int) -> None:
-    """Stands for fdatasync where durability is not what is tested."""
+class NoSync(SystemDisk):
+    """For where durability is not what is tested."""
+
+    def sync(self, fd: int) -> None:
+        """Nothing is made durable."""
+
+
+class WithSync(SystemDisk):
+    """Makes files durable in a way of its own."""
+
+    def __init__(self, sync: Callable[[int], None]) -> None:
+        self._sync = sync
+
+    def sync(self, fd: int) -> None:
+        self._sync(fd)
 
 
 def intend(journal: Journal, device_id: str = "bat01", command: Command = COMMAND) -> int:
@@ -72,7 +90,7 @@ def journal_path(tmp_path: Path) -> Path:
 @pytest.fixture(name="written")
 def written_bytes(path: Path) -> bytes:
     """The bytes of a journal with two intents that ended and one that did not."""
-    journal = Journal.open(path, sync=nothing)
+    journal = Journal.open(path, disk=NoSync())
     first, second = intend(journal), intend(journal, "pv01", Command(Quantity.P_LIMIT, None, 900.0))
     journal.commit()
     conclude(journal, second, Failed("reset"))
@@ -105,7 +123,7 @@ def test_any_command_and_reason_survive(
     tmp_path_factory: pytest.TempPathFactory, value_w: float | None, reversion_s: float, device_id: str, why: str
 ) -> None:
     path = tmp_path_factory.mktemp("journal") / "journal.log"
-    journal = Journal.open(path, sync=nothing)
+    journal = Journal.open(path, disk=NoSync())
     command = Command(Quantity.P_LIMIT, value_w, reversion_s)
     conclude(journal, intend(journal, device_id, command), Unknown(why))
     journal.close()
@@ -139,7 +157,7 @@ def test_an_intent_is_durable_only_after_its_commit(path: Path) -> None:
 
 def test_a_commit_of_many_records_is_one_sync(path: Path) -> None:
     synced: list[int] = []
-    journal = Journal.open(path, sync=synced.append)
+    journal = Journal.open(path, disk=WithSync(synced.append))
     synced.clear()
     for _ in range(64):
         intend(journal)
@@ -181,7 +199,7 @@ def test_a_file_cut_at_any_byte_gives_the_records_before_the_cut(path: Path, wri
         path.write_bytes(written[:cut])
         whole = sum(end <= cut for end in ends)
         assert records(path) == every[:whole]
-        journal = Journal.open(path, sync=nothing)
+        journal = Journal.open(path, disk=NoSync())
         assert journal.truncated_bytes == cut - ([0, *ends][whole])
         journal.close()
         assert records(path) == (every[:whole] or [Header(1)])
@@ -209,7 +227,7 @@ def test_a_line_lost_doubled_or_swapped_is_noticed(written: bytes) -> None:
         assert [record for record, _, _ in read_records(b"".join(damaged))] == first
 
 
-class FailingDisk:
+class FailingDisk(SystemDisk):
     """Stands for fdatasync: fails as often as told, after the bytes have reached the file."""
 
     def __init__(self) -> None:
@@ -223,7 +241,7 @@ class FailingDisk:
 
 def test_after_a_failed_sync_nothing_is_believed_until_it_is_written_again(path: Path) -> None:
     disk = FailingDisk()
-    journal = Journal.open(path, sync=disk.sync)
+    journal = Journal.open(path, disk=disk)
     before = intend(journal)
     journal.commit()
     disk.failures = 2
@@ -264,7 +282,7 @@ def test_a_full_disk_leaves_what_was_there_and_recovers(path: Path, monkeypatch:
 
 
 def test_a_full_file_is_put_aside_and_the_unfinished_carried_over(path: Path) -> None:
-    journal = Journal.open(path, max_bytes=2_000, sync=nothing)
+    journal = Journal.open(path, max_bytes=2_000, disk=NoSync())
     kept = intend(journal, "slow")
     for _ in range(120):
         conclude(journal, intend(journal))
@@ -279,7 +297,7 @@ def test_a_full_file_is_put_aside_and_the_unfinished_carried_over(path: Path) ->
 
 
 def test_a_rotation_that_fails_keeps_the_old_file_in_use(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    journal = Journal.open(path, max_bytes=100, sync=nothing)
+    journal = Journal.open(path, max_bytes=100, disk=NoSync())
     intend(journal)
     journal.commit()
 
@@ -299,7 +317,7 @@ def test_a_rotation_that_fails_keeps_the_old_file_in_use(path: Path, monkeypatch
 def test_a_crash_between_the_steps_of_a_rotation_loses_nothing(path: Path, written: bytes) -> None:
     os.link(path, path.with_name("journal.log.00000001"))
     path.with_name("journal.log.new").write_bytes(written[:30])
-    journal = Journal.open(path, max_bytes=100, sync=nothing)
+    journal = Journal.open(path, max_bytes=100, disk=NoSync())
     conclude(journal, 3)
     journal.close()
     names = [file.name for file in sorted(path.parent.iterdir())]
@@ -324,10 +342,10 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 def test_a_file_of_another_version_is_left_alone(path: Path, written: bytes) -> None:
     journal = Journal.open(path)
     journal.close()
-    payload = b'{"kind":"HEADER","next_seq":1,"version":3}'
+    payload = b'{"kind":"HEADER","next_seq":1,"version":4}'
     other = b"%08x %s\n" % (zlib.crc32(payload), payload)
     path.write_bytes(other)
-    with pytest.raises(JournalError, match="written by version 3, not 2"):
+    with pytest.raises(JournalError, match="written by version 4, not 3"):
         Journal.open(path)
     assert path.read_bytes() == other
 
@@ -340,7 +358,7 @@ def test_more_can_be_entered_while_a_commit_is_under_way(path: Path) -> None:
         go_on.wait(5)
 
     go_on.set()
-    journal = Journal.open(path, sync=slow_sync)
+    journal = Journal.open(path, disk=WithSync(slow_sync))
     syncing.clear()
     go_on.clear()
     first = intend(journal)
@@ -364,3 +382,40 @@ def test_a_damaged_file_is_kept_beside_the_journal_and_a_torn_last_line_is_not(p
     Journal.open(path).close()
     (kept,) = path.parent.glob("*.damaged-*")
     assert kept.read_bytes() == damaged
+
+
+def test_entries_have_one_place_each_whatever_happens_to_the_files(path: Path) -> None:
+    event = Event(AT, Severity.WARNING, "gateway", "device-lost", "bat01 does not answer")
+    journal = Journal.open(path, max_bytes=2_000, disk=NoSync(), origin="first")
+    seen: list[object] = []
+    position = Position()
+    for number in range(20):
+        conclude(journal, intend(journal))
+        journal.tell(event)
+        if number % 3 == 2:
+            journal.commit()
+            while True:
+                found = journal.records(position.origin, position.place, 4)
+                assert found.first == position.place
+                seen, position = [*seen, *found.entries], found.until
+                if not found.left:
+                    break
+        if number % 7 == 6:
+            journal.close()
+            journal = Journal.open(path, max_bytes=2_000, disk=NoSync(), origin="second")
+    journal.commit()
+    seen += journal.records(position.origin, position.place, 100).entries
+    assert [type(entry) for entry in seen] == [CommandRecord, Event] * 20
+    assert [entry.seq for entry in seen if isinstance(entry, CommandRecord)] == list(range(1, 21))
+    assert all(entry == event for entry in seen if isinstance(entry, Event))
+
+
+def test_what_is_not_durable_is_not_given_out_and_another_journal_starts_from_its_beginning(path: Path) -> None:
+    journal = Journal.open(path, origin="first")
+    conclude(journal, intend(journal))
+    assert journal.records("", 0, 10) == Records("first", 0, (), left=0)
+    journal.commit()
+    assert len(journal.records("first", 0, 10).entries) == 1
+    assert journal.records("first", 1, 10).entries == ()
+    assert len(journal.records("another", 1, 10).entries) == 1
+    assert len(journal.records("first", 9, 10).entries) == 1
