@@ -15,6 +15,9 @@ DermsError
 │   └── NotConverged       no power-flow solution, or not a finite one
 ├── PlanError              the optimizer gave no plan that can be believed
 ├── JournalError           the command journal cannot be written or read
+├── LeaseError             another process has the site's devices, or the lease cannot be had
+├── LinkError              the way between gateway, brain and commands, or a message on it
+├── RecordError            packed bytes are damaged, or hold what is not known
 └── HistorianError         the record of samples, decisions, outcomes and events cannot be written or read
 """
 
@@ -101,6 +104,18 @@ class PlanError(DermsError):
 
 class JournalError(DermsError):
     """The command journal cannot be written or read."""
+
+
+class LeaseError(DermsError):
+    """Another process has the site's devices, or the lease cannot be had."""
+
+
+class LinkError(DermsError):
+    """The way between gateway, brain and commands, or a message on it."""
+
+
+class RecordError(DermsError):
+    """Packed bytes that are damaged, or hold what is not known."""
 
 
 class HistorianError(DermsError):

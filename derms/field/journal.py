@@ -27,8 +27,10 @@ from typing import Any, get_args
 from derms.domain.alarm import Event, Severity
 from derms.domain.dispatch import Command, CommandRecord, Outcome, Quantity
 from derms.domain.records import Entry, Records
+from derms.domain.refusal import Reason
 from derms.errors import JournalError
 from derms.field.disk import SYSTEM_DISK, Disk
+from derms.field.lease import Lease
 from derms.field.tally import Tally, reaches_the_wire
 
 VERSION = 3
@@ -208,11 +210,12 @@ class Journal:
     `commit` may run in a thread of its own while more is entered; all else belongs to one thread.
     """
 
-    def __init__(self, path: Path, fd: int, *, max_bytes: int, disk: Disk, origin: str) -> None:
+    def __init__(self, path: Path, fd: int, lease: Lease, *, max_bytes: int, disk: Disk, origin: str) -> None:
         self.path = path
         self.truncated_bytes = 0
         """What was cut off at the end when the file was opened. More than a torn line: read every device back."""
         self._fd = fd
+        self._lease = lease
         self._max_bytes = max_bytes
         self._disk = disk
         self._origin = origin
@@ -232,16 +235,18 @@ class Journal:
 
     @classmethod
     def open(cls, path: Path, *, max_bytes: int = MAX_BYTES, disk: Disk = SYSTEM_DISK, origin: str = "") -> "Journal":
-        """Open or create a journal: replay it, cut off a tail that is not good, and hold it against other processes.
+        """Open or create a journal with its lease: replay it, cut off a tail that is not good, keep others out.
 
-        `origin` names a new one, so that nobody takes its entries for those of another. Raises JournalError.
+        `origin` names a new one: its entries are not those of another. Raises JournalError, LeaseError.
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             fd = _open_locked(path)
             with ExitStack() as undo:
                 undo.callback(os.close, fd)
-                journal = cls(path, fd, max_bytes=max_bytes, disk=disk, origin=origin)
+                lease = Lease.take(path.with_suffix(".lease"), disk=disk)
+                undo.callback(lease.give_back)
+                journal = cls(path, fd, lease, max_bytes=max_bytes, disk=disk, origin=origin)
                 journal._replay(path.read_bytes())
                 undo.pop_all()
         except OSError as error:
@@ -290,6 +295,15 @@ class Journal:
         with self._committing:
             return self._tally.copy()
 
+    @property
+    def token(self) -> int:
+        """Fencing token of the lease that this process holds with the journal: every intent carries it."""
+        return self._lease.token
+
+    def refusal(self, token: int, deadline_s: float, now_s: float) -> Reason | None:
+        """Why what was intended under a token may not be sent any more; None when it may."""
+        return self._lease.refusal(token, deadline_s, now_s)
+
     def is_durable(self, seq: int) -> bool:
         """Whether an intent is on disk and still without outcome there: it may go on the wire."""
         return seq in self._durable
@@ -302,14 +316,13 @@ class Journal:
         command: Command,
         plan_id: int,
         *,
-        token: int = 0,
         deadline_s: float = math.inf,
         wanted_w: float | None = None,
     ) -> int:
         """Enter an intent, durable after the next `commit`; returns its sequence number."""
         seq = self._next_seq
         self._next_seq += 1
-        self._enter(Intent(seq, at, now_s, device_id, command, plan_id, token, deadline_s, wanted_w))
+        self._enter(Intent(seq, at, now_s, device_id, command, plan_id, self.token, deadline_s, wanted_w))
         return seq
 
     def tell(self, event: Event) -> None:
@@ -390,6 +403,7 @@ class Journal:
             self.commit()
         finally:
             os.close(self._fd)
+            self._lease.give_back()
 
 
 def _open_locked(path: Path) -> int:

@@ -40,6 +40,8 @@ from derms.field.journal import Journal
 from derms.field.poller import phase
 from derms.ports import Clock
 
+SEND_S = 60.0
+"""Within which an intent is to be on the wire: longer than any errand."""
 WORDS = {Quantity.P_SET: "setpoint of", Quantity.P_LIMIT: "limit of"}
 
 
@@ -62,11 +64,14 @@ class Pending:
     row: int
     command: Command
     plan_id: int
+    token: int
     wanted_w: float
     by: str
     """The guard that changed or refused what was wanted; empty for none."""
     at: datetime
     valid_until_s: float
+    deadline_s: float
+    """It is not sent later."""
     written_s: float = np.inf
     stage: Stage = Stage.INTENDED
 
@@ -126,9 +131,12 @@ class Ledger:
         if key in self._open:
             self.end(self._open[key], Superseded())
         at = self.clock.utc()
-        seq = self.journal.intend(at, self.clock.monotonic_s(), device_id, command, plan_id)
+        now_s, journal = self.clock.monotonic_s(), self.journal
         valid_until_s = np.inf if dispatch is None or value_w is None else dispatch.valid_until_s
-        pending = Pending(seq, row, command, plan_id, float(wanted_w), by, at, valid_until_s)
+        deadline_s = min(valid_until_s, now_s + SEND_S)
+        wanted = None if value_w is None else float(wanted_w)
+        seq = journal.intend(at, now_s, device_id, command, plan_id, deadline_s=deadline_s, wanted_w=wanted)
+        pending = Pending(seq, row, command, plan_id, journal.token, float(wanted_w), by, at, valid_until_s, deadline_s)
         self._open[key] = pending
         return pending
 

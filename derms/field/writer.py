@@ -110,8 +110,9 @@ class Writer:
         if not await self._is_ours(pending.key, driver):
             ledger.end(pending, Rejected("conflict"))
             return None
-        if self.clock.monotonic_s() > pending.valid_until_s:
-            ledger.end(pending, Expired())
+        reason = ledger.journal.refusal(pending.token, pending.deadline_s, self.clock.monotonic_s())
+        if reason is not None:
+            ledger.end(pending, Expired() if reason.by == "deadline" else Rejected(f"{reason.by}: {reason.text}"))
             return None
         ledger.counts.writes += 1
         self.thrift.wrote(pending.key)
@@ -119,7 +120,11 @@ class Writer:
         self.custody.sent(pending.key)
         doubt = ""
         try:
-            await driver.write(command)
+            async with asyncio.timeout_at(pending.deadline_s):  # it may wait for its turn at the device
+                await driver.write(command)
+        except TimeoutError:
+            ledger.end(pending, Unknown("its deadline passed before it was written whole"))
+            return None
         except (DeviceRefused, WriteForbidden) as error:
             ledger.end(pending, Rejected(f"device: {error}"))
             return None

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.sparse import csr_array
 
+from derms.domain import packing
 from derms.domain.arrays import FloatArray
 from derms.domain.der import Device, DeviceKind, Endpoint, Fleet
 from derms.domain.dispatch import Dispatch
 from derms.domain.grid import GridState
 from derms.domain.quality import Quality
-from derms.errors import HistorianError
+from derms.errors import RecordError
 from derms.historian import replay
 from derms.historian.replay import pack, unpack
 
@@ -114,13 +115,13 @@ def test_a_type_that_could_not_be_read_back_is_refused_when_it_is_packed() -> No
         x: int = 1
 
     for value in (Stranger(), 1j, np.array([1j]), np.array([object()]), AT.tzinfo, {"deep": [Stranger()]}):
-        with pytest.raises(TypeError, match="cannot be stored with a decision"):
+        with pytest.raises(TypeError, match="cannot be packed"):
             pack(value)
 
 
 def test_a_stranger_with_the_name_of_a_known_type_is_refused() -> None:
     impostor = type("Forecast", (), {})()
-    with pytest.raises(TypeError, match="cannot be stored with a decision: Forecast"):
+    with pytest.raises(TypeError, match="cannot be packed: Forecast"):
         pack(impostor)
 
 
@@ -135,9 +136,9 @@ def test_every_type_of_the_table_is_there_and_made_of_fields() -> None:
 def written(text: object) -> bytes:
     """A record whose text another version might have written."""
     raw = json.dumps(text).encode()
-    lengths, body = replay._LENGTHS.pack(len(raw), len(raw)), zlib.compress(raw)
-    header = (replay._MARK, replay.VERSION, zlib.crc32(lengths + body), len(raw), len(raw))
-    return replay._HEADER.pack(*header) + body
+    lengths, body = packing._LENGTHS.pack(len(raw), len(raw)), zlib.compress(raw)
+    header = (packing._MARK, packing.VERSION, zlib.crc32(lengths + body), len(raw), len(raw))
+    return packing._HEADER.pack(*header) + body
 
 
 @pytest.mark.parametrize(
@@ -153,12 +154,12 @@ def written(text: object) -> bytes:
     ],
 )
 def test_what_is_not_known_here_comes_to_no_life_and_is_told(text: object, unknown: str) -> None:
-    with pytest.raises(HistorianError, match=f"this version of the product does not know: .*{unknown}"):
+    with pytest.raises(RecordError, match=f"this version of the product does not know: .*{unknown}"):
         unpack(written(text))
 
 
 def test_a_record_of_the_first_version_says_so() -> None:
-    with pytest.raises(HistorianError, match="of version 1, whose plans this product cannot read any more"):
+    with pytest.raises(RecordError, match="of version 1, whose plans this product cannot read any more"):
         unpack(zlib.compress(b"[1]"))
 
 
@@ -169,12 +170,12 @@ def test_a_record_with_any_bit_changed_or_any_end_missing_is_damaged(data: st.Da
     changed = bytearray(record)
     changed[place] ^= 1 << data.draw(st.integers(0, 7))
     for damaged in (bytes(changed), record[:place], record + b"x"):
-        with pytest.raises(HistorianError, match=r"is damaged|is of version"):
+        with pytest.raises(RecordError, match=r"is damaged|is of version"):
             unpack(damaged)
 
 
 def test_a_record_of_a_newer_version_says_so() -> None:
     record = bytearray(pack(1))
     record[4] = 9
-    with pytest.raises(HistorianError, match="version 9, and this product knows version 2: use a newer one"):
+    with pytest.raises(RecordError, match="version 9, and this product knows version 2: use a newer one"):
         unpack(bytes(record))
