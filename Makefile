@@ -11,7 +11,7 @@ COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --system-certs --univers
 	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check conformance fuzz infeasible bench docs lock clean
+.PHONY: help demo test check conformance fuzz infeasible mutants bench docs lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +37,9 @@ fuzz: $(OK) ## N mutated Modbus frames against the transport, judged by a decode
 
 infeasible: $(OK) ## N random measured states to the fleet planner: none without a plan; N=10000
 	@$(BIN)/python -m tests.optimize.states --states $(N) $(ARGS)
+
+mutants: $(OK) ## planted faults in our own code: how many do the tests catch, each within 60 s; SAMPLE=10
+	@$(BIN)/python -m tests.mutants.run $(if $(SAMPLE),--sample $(SAMPLE)) $(ARGS)
 
 bench: $(OK) ## a benchmark: NAME=field, fleet, isolation, plan, scale, solvers, value, forecast, day, linearise, estimate, territory or grid; its last line is one JSON object
 	@test -f "tests/bench/$(NAME).py" || { echo "give NAME, one of:" $(filter-out stage plan_pypsa value_world value_bound,$(basename $(notdir $(wildcard tests/bench/*.py)))); exit 2; }

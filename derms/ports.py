@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Protocol
 
 from derms.domain.alarm import Event
-from derms.domain.arrays import FloatArray
 from derms.domain.der import Device, DeviceKind
-from derms.domain.dispatch import Command, Held, Quantity
+from derms.domain.dispatch import Ceasing, Command, Held, Quantity
 from derms.domain.grid import FeederPackage
 from derms.domain.scada import Publication, Sample, ScadaPoint, ScadaReading
 from derms.domain.telemetry import Identity, Reading, TelemetrySnapshot
@@ -60,6 +59,22 @@ class DeviceDriver(Protocol):
 
     async def refresh(self, quantity: Quantity, reversion_s: float) -> Held:
         """Re-arm the reversion timer of what the device holds, and read back; what is disabled stays so, unwritten."""
+        ...
+
+    async def cease(self, by: Ceasing) -> bool:
+        """Have the device cease to energize, before all else that waits for it; whether it was let in before.
+
+        It holds until `let_in`, also when nobody speaks to the device any more. Raises WriteForbidden for a way that
+        the device does not have.
+        """
+        ...
+
+    async def let_in(self, by: Ceasing) -> None:
+        """Permit the device to energize again, as far as this way goes: it enters service by its own rules."""
+        ...
+
+    async def ceased(self, by: Ceasing) -> bool:
+        """Whether the device holds now that it is to cease to energize."""
         ...
 
     async def beat(self) -> int | None:
@@ -145,9 +160,6 @@ class ScadaSource(Protocol):
         """Everything known now, each value aged to now."""
         ...
 
-    def history(self) -> tuple[Sequence[datetime], FloatArray]:
-        """Past net load: ends of intervals (UTC) and means [W]; empty when there is none."""
-        ...
 
 
 class ScadaLink(Protocol):

@@ -27,13 +27,15 @@ from derms.domain.alarm import Event
 from derms.domain.quality import Quality
 from derms.errors import DermsError
 from derms.service import plugins
-from derms.service.app import Service, Surroundings
+from derms.service.app import Service
 from derms.service.cadence import run_on_clock
-from derms.service.cli import FAILED, OK, WRONG_INPUT, show, status_line
+from derms.service.cli import FAILED, OK, WRONG_INPUT
 from derms.service.clock import LoopClock
 from derms.service.config import load_site
 from derms.service.paced import PacedLoop
 from derms.service.simulated import SimulatedLoop, run_simulated
+from derms.service.surroundings import Surroundings
+from derms.service.words import event_line, status_line
 from hil.arguments import number, whole
 from hil.cli import write_files
 from hil.faults import FaultPlan, apply_faults, find_mistake, parse_fault
@@ -252,7 +254,7 @@ def _shown(options: Options) -> Callable[[Event], None]:
     def on_event(event: Event) -> None:
         if not options.headless:
             sys.stdout.write(CLEAR)
-        show(event, ZONE)
+        print(event_line(event, ZONE), flush=True)
 
     return on_event
 
@@ -281,7 +283,7 @@ async def _watch(run: Run, options: Options, clock: LoopClock) -> None:
                 sys.stdout.write(CLEAR + line[: shutil.get_terminal_size().columns - 1])
                 sys.stdout.flush()
             elif minute % line_min == 0:
-                print(f"{part:4.0%}  {status_line(run.service)}", flush=True)
+                print(f"{part:4.0%}  {status_line(run.service.brain, run.service.mind.alarms, ZONE)}", flush=True)
     finally:
         if not options.headless:
             sys.stdout.write(CLEAR)

@@ -187,13 +187,14 @@ class Ownership:
 
     def account(self, row: int) -> str:
         """For people: who has a device, who holds them back, who is next."""
-        owner, limit, heir = (self._name(int(column[row])) for column in (self.owner, self.limited_by, self.next_owner))
+        owner, limit, heir = (self.name(int(column[row])) for column in (self.owner, self.limited_by, self.next_owner))
         held_back = "" if self.limited_by[row] == NOBODY else f", limited by {limit}"
         if self.owner[row] == NOBODY:
             return owner + held_back
         return f"{owner} until {self.until_s[row]:.0f} s{held_back}; next: {heir}"
 
-    def _name(self, number: int) -> str:
+    def name(self, number: int) -> str:
+        """The owner with a number in the columns, for people."""
         if number == NOBODY:
             return Rank.DEFAULT.label
         claim = self.claims[number]

@@ -22,6 +22,11 @@ class Rung(IntEnum):
     ISOLATED = 5
     EMERGENCY = 6
 
+    @property
+    def word(self) -> str:
+        """For programs and events."""
+        return self.name.lower().replace("_", "-")
+
 
 @dataclass(frozen=True, slots=True)
 class Presence:

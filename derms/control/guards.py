@@ -1,11 +1,13 @@
 """Guards: the one exit for commands. Each narrows the power that a device may be told; none ever widens it.
 
 Bounds are columns [W, + = injection], a row per device. A guard that does not know forbids: NaN never means free.
-The table GUARDS is their order and their names; a new guard is one function and one line there.
+The table GUARDS is their order and their names; a new guard is one function and one line there. Those that pace what
+moves give way to those before them: what has to go to a bound goes there at once.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -29,10 +31,67 @@ class PowerBounds:
         """The overlap with further bounds."""
         return PowerBounds(np.maximum(self.low_w, low_w), np.minimum(self.high_w, high_w))
 
+    def nearest(self, low_w: FloatArray, high_w: FloatArray) -> "PowerBounds":
+        """The overlap with further bounds; where that would be empty, what is nearest to them of these.
+
+        What is empty stays empty.
+        """
+        nothing = self.empty
+        low_w, high_w = (np.clip(side_w, self.low_w, self.high_w) for side_w in (low_w, high_w))
+        return PowerBounds(np.where(nothing, self.low_w, low_w), np.where(nothing, self.high_w, high_w))
+
     @property
     def empty(self) -> BoolArray:
         nothing: BoolArray = ~(self.low_w <= self.high_w)
         return nothing
+
+
+def unbounded(count: int) -> PowerBounds:
+    """Bounds that leave everything."""
+    return PowerBounds(np.full(count, -np.inf), np.full(count, np.inf))
+
+
+@dataclass(frozen=True)
+class Permits:
+    """What people, stops and commissioning have laid down for each device, columns of shape (n,)."""
+
+    matched: BoolArray
+    """It answers as the device that it is meant to be."""
+    reverts: BoolArray
+    """It was not proven to keep a value for ever."""
+    open: BoolArray
+    """The mode lets the authority pass that wants something of it."""
+    tags: PowerBounds
+    stops: PowerBounds
+
+
+@dataclass(frozen=True)
+class Quota:
+    """Power that some devices together may still move now."""
+
+    by: str
+    """`author ramp`, `fleet ramp`."""
+    rows: BoolArray
+    left_w: float
+
+
+@dataclass(frozen=True)
+class Moves:
+    """From where devices move, and how far they may; columns of shape (n,)."""
+
+    low_w: FloatArray
+    """A value below this lowers the power [W]; NaN where nobody knows what it does."""
+    high_w: FloatArray
+    """A value above this raises it [W]: the same for a setpoint, infinite for a limit where none holds a device."""
+    step_w: FloatArray
+    """Farthest move of each device now."""
+    quotas: tuple[Quota, ...] = ()
+
+    def change_w(self, value_w: FloatArray) -> FloatArray:
+        """Power that values would move [W], >= 0, shape (n,); 0 where nothing is known or wanted."""
+        moved_w = np.maximum(value_w - self.high_w, 0.0) + np.maximum(self.low_w - value_w, 0.0)
+        known_w: FloatArray = np.nan_to_num(moved_w, nan=0.0, posinf=0.0)
+        return known_w
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,24 +102,56 @@ class GuardInput:
     snapshot: TelemetrySnapshot
     reversion_s: float
     """How long a setpoint may live in a device that nobody refreshes [s]."""
+    permits: Permits | None = None
+    """None where nothing is to be commanded: what would be possible is asked."""
+    moves: Moves | None = None
+    """None where nothing is to be moved."""
+    wanted_w: FloatArray | None = None
+    """What is wanted of each device; `guard` fills it in."""
 
 
 Guard = Callable[[PowerBounds, GuardInput], PowerBounds]
 
 
 def quality_guard(bounds: PowerBounds, given: GuardInput) -> PowerBounds:
-    """Forbid everything to a device whose values are not good: nobody would see what a command does."""
+    """Forbid everything to a device whose values are not good and fresh: nobody would see what a command does."""
     good = (given.snapshot.quality == Quality.GOOD) & np.isfinite(given.snapshot.p_w)
-    return bounds.narrowed(np.where(good, -np.inf, np.inf), np.where(good, np.inf, -np.inf))
+    return _only(good, bounds)
+
+
+def _only(rows: BoolArray, bounds: PowerBounds) -> PowerBounds:
+    """Nothing for all other rows."""
+    return bounds.narrowed(np.where(rows, -np.inf, np.inf), np.where(rows, np.inf, -np.inf))
+
+
+def _permit_guard(column: Callable[[Permits], BoolArray], bounds: PowerBounds, given: GuardInput) -> PowerBounds:
+    """Forbid everything to devices without a permit."""
+    return bounds if given.permits is None else _only(column(given.permits), bounds)
+
+
+def _laid_down(column: Callable[[Permits], PowerBounds], bounds: PowerBounds, given: GuardInput) -> PowerBounds:
+    """Keep to bounds that people have laid down."""
+    if given.permits is None:
+        return bounds
+    laid = column(given.permits)
+    return bounds.narrowed(laid.low_w, laid.high_w)
 
 
 def nameplate_guard(bounds: PowerBounds, given: GuardInput) -> PowerBounds:
     """Keep batteries within their rating both ways, PV limits between zero and rating; meters take nothing.
 
-    The rating is the fleet file's or the device's own, whichever is smaller.
+    The rating is the fleet file's. It stands for the limit of the connection as well, of which the file says nothing.
     """
-    fleet = given.fleet
-    rated_w = np.fmin(fleet.p_rated_w, given.snapshot.p_rated_w)
+    return _rated(bounds, given.fleet, given.fleet.p_rated_w)
+
+
+def device_maximum_guard(bounds: PowerBounds, given: GuardInput) -> PowerBounds:
+    """The same with what the device itself says that it can and may; where it says nothing this leaves everything."""
+    told_w = given.snapshot.p_rated_w
+    return _rated(bounds, given.fleet, np.where(np.isfinite(told_w), told_w, np.inf))
+
+
+def _rated(bounds: PowerBounds, fleet: Fleet, rated_w: FloatArray) -> PowerBounds:
     high_w = np.where(fleet.is_battery | fleet.is_pv, rated_w, -np.inf)
     low_w = np.where(fleet.is_battery, -rated_w, np.where(fleet.is_pv, 0.0, np.inf))
     return bounds.narrowed(low_w, high_w)
@@ -85,17 +176,72 @@ def soc_guard(bounds: PowerBounds, given: GuardInput) -> PowerBounds:
     return bounds.narrowed(np.where(fleet.is_battery, low_w, -np.inf), np.where(fleet.is_battery, high_w, np.inf))
 
 
+def device_ramp_guard(bounds: PowerBounds, given: GuardInput) -> PowerBounds:
+    """Keep each device within the step that it may take now."""
+    moves = given.moves
+    return bounds if moves is None else _within(bounds, moves, moves.step_w, np.isfinite(moves.low_w))
+
+
+def _quota_guard(by: str, bounds: PowerBounds, given: GuardInput) -> PowerBounds:
+    """Where devices together would move more than is left, each makes the same part of its way."""
+    moves, wanted_w = given.moves, given.wanted_w
+    if moves is None or wanted_w is None:
+        return bounds
+    for quota in moves.quotas:
+        if quota.by == by:
+            change_w = np.where(quota.rows & ~bounds.empty, moves.change_w(np.clip(wanted_w, bounds.low_w, bounds.high_w)), 0.0)
+            total_w = float(change_w.sum())
+            if total_w > quota.left_w:
+                bounds = _within(bounds, moves, change_w * max(quota.left_w, 0.0) / total_w, change_w > 0.0)
+    return bounds
+
+
+def _within(bounds: PowerBounds, moves: Moves, reach_w: FloatArray, rows: BoolArray) -> PowerBounds:
+    """Keep some rows within a way from where they are."""
+    low_w = np.where(rows, moves.low_w - reach_w, -np.inf)
+    return bounds.nearest(low_w, np.where(rows, moves.high_w + reach_w, np.inf))
+
+
+DEVICE_RAMP, AUTHOR_RAMP, FLEET_RAMP = "device ramp", "author ramp", "fleet ramp"
+RAMPS = frozenset({DEVICE_RAMP, AUTHOR_RAMP, FLEET_RAMP})
+"""What these hold back goes on with the next turn."""
+
 GUARDS: tuple[tuple[str, Guard], ...] = (
     ("quality", quality_guard),
+    ("identity", partial(_permit_guard, lambda permits: permits.matched)),
+    ("certificate", partial(_permit_guard, lambda permits: permits.reverts)),
+    ("mode", partial(_permit_guard, lambda permits: permits.open)),
     ("nameplate", nameplate_guard),
+    ("device maximum", device_maximum_guard),
     ("state of charge", soc_guard),
+    ("tag", partial(_laid_down, lambda permits: permits.tags)),
+    ("stop", partial(_laid_down, lambda permits: permits.stops)),
+    (DEVICE_RAMP, device_ramp_guard),
+    (AUTHOR_RAMP, partial(_quota_guard, AUTHOR_RAMP)),
+    (FLEET_RAMP, partial(_quota_guard, FLEET_RAMP)),
 )
-"""In order; the first that moves a value gives the clamp its name, the one that leaves nothing the refusal."""
+"""In order; the first that moves a value gives the clamp its name, the one that leaves nothing the refusal.
+
+What is not finite never gets here: a claim with it is refused whole. The budget of writes is the last word after these
+(`derms/field/thrift.py`).
+"""
+WHY: Mapping[str, str] = {
+    "quality": "no good and fresh values",
+    "identity": "another device answers than expected",
+    "certificate": "proven to keep a value for ever",
+    "mode": "the mode lets nobody pass",
+    "nameplate": "nothing that its kind and rating allow",
+    "device maximum": "nothing that it says it can",
+    "state of charge": "its charge is not known",
+    "tag": "a tag lets it not export",
+    "stop": "a stop is latched over it",
+}
+"""For people: why a guard leaves nothing of a device's power."""
 
 
 def allowed(given: GuardInput) -> PowerBounds:
     """What every guard leaves of each device's power now."""
-    bounds = PowerBounds(np.full(len(given.fleet), -np.inf), np.full(len(given.fleet), np.inf))
+    bounds = unbounded(len(given.fleet))
     for _, narrow in GUARDS:
         bounds = narrow(bounds, given)
     return bounds
@@ -116,7 +262,8 @@ def guard(wanted_w: FloatArray, given: GuardInput) -> Guarded:
 
     The result lies in the bounds of every guard; where these leave nothing it is NaN with the guard's name.
     """
-    bounds = PowerBounds(np.full(len(given.fleet), -np.inf), np.full(len(given.fleet), np.inf))
+    given = replace(given, wanted_w=wanted_w)
+    bounds = unbounded(len(given.fleet))
     value_w = wanted_w.copy()
     by = np.full(len(given.fleet), "", dtype=object)
     wanted = np.isfinite(wanted_w)

@@ -14,6 +14,7 @@ import numpy as np
 
 from derms.control.authority import Rank
 from derms.domain.arrays import BoolArray, IntArray
+from derms.domain.membership import NOWHERE
 from derms.domain.mode import Mode
 from derms.domain.refusal import Reason, Refused
 from derms.domain.scope import Level, Places, Scope
@@ -197,13 +198,14 @@ def settled(area: Area, evidence: Evidence) -> Area:
     return replace(area, mode=ControlMode.SHADOW, since_s=evidence.now_s, author=first.by, why=why)
 
 
-def levels(areas: Iterable[Area], places: Places) -> IntArray:
+def levels(areas: Iterable[Area], places: Places, start: ControlMode = ControlMode.SHADOW) -> IntArray:
     """Level of the mode of each device, shape (n,): the lowest of its feeder's and of its groups'.
 
-    A feeder of which nothing is said is in SHADOW, and so is a device that is on none.
+    A feeder of which nothing is said is in `start`; a device that is on none is in SHADOW at most.
     """
     given = tuple(areas)
-    found = np.full(len(places), ControlMode.SHADOW.level)
+    nowhere = np.array([feeder == NOWHERE for feeder in places.feeders], dtype=np.bool_)
+    found = np.where(nowhere, min(start.level, ControlMode.SHADOW.level), start.level)
     for area in given:
         if area.scope.level is Level.FEEDER:
             found[places.under(area.scope)] = area.mode.level

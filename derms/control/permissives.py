@@ -5,7 +5,7 @@ PERMISSIVES is the table of the checks; a new one is a function and a line there
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +18,7 @@ from derms.domain.quality import Quality
 from derms.domain.refusal import Reason, Refused
 from derms.domain.scope import Places, Scope
 from derms.domain.tags import FORBIDS, Act, Board, TagKind
+from derms.domain.telemetry import TelemetrySnapshot
 
 SELECT_S = 30.0
 """Within which a selection has to be operated."""
@@ -70,6 +71,8 @@ class Facts:
 
     now_s: float
     places: Places
+    takes: BoolArray
+    """It takes the quantity that is asked about; a command for a feeder is for those that do."""
     board: Board
     locks: Locks
     closed: BoolArray
@@ -83,6 +86,11 @@ class Facts:
     quality: ByteArray
     bounds: PowerBounds
     """What guards and higher authorities leave of its power."""
+
+    def under(self, scope: Scope) -> BoolArray:
+        """Devices that a command for a scope is for, shape (n,)."""
+        rows: BoolArray = self.places.under(scope) & self.takes
+        return rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +137,7 @@ def _clear(by: str, text: str, column: Callable[[Facts], BoolArray]) -> Permissi
     """A permissive from a column: no device of the scope may have True there."""
 
     def check(asked: Asked, facts: Facts, others: Selections) -> Iterable[Reason]:
-        rows = facts.places.under(asked.scope) & column(facts)
+        rows = facts.under(asked.scope) & column(facts)
         return [Reason(by, f"{facts.places.named(rows)}: {text}")] if rows.any() else []
 
     return check
@@ -139,6 +147,8 @@ def request(asked: Asked, facts: Facts, others: Selections) -> Iterable[Reason]:
     """There is something to command, a number to command it with, and an end."""
     if not facts.places.under(asked.scope).any():
         yield Reason("request", f"there is no {asked.scope}")
+    elif not facts.under(asked.scope).any():
+        yield Reason("request", f"nothing under {asked.scope} takes a {asked.quantity}")
     if asked.value_w is not None and not math.isfinite(asked.value_w):
         yield Reason("request", "the value is not a number")
     if asked.value_w is not None and not 0.0 < asked.hold_s <= HOLD_MAX_S:
@@ -191,7 +201,7 @@ def notes(asked: Asked, facts: Facts) -> tuple[Reason, ...]:
     places, hung = facts.places, facts.board.over(asked.scope, facts.places)
     cautions = [Reason("tag", str(tag)) for tag in hung if tag.kind is TagKind.CAUTION]
     value_w = np.nan if asked.value_w is None else asked.value_w
-    outside = places.under(asked.scope) & ((facts.bounds.low_w > value_w) | (facts.bounds.high_w < value_w))
+    outside = facts.under(asked.scope) & ((facts.bounds.low_w > value_w) | (facts.bounds.high_w < value_w))
     text = f"{places.named(outside)}: will get another value, the nearest that guards and higher authorities leave"
     return (*cautions, Reason("bounds", text)) if outside.any() else tuple(cautions)
 
@@ -228,12 +238,12 @@ def cancel(open_: Selections, number: int) -> Selections:
     return replace(open_, open=tuple(selection for selection in open_.open if selection.number != number))
 
 
-def claimed(claims: Claims, operated: Operated, places: Places, ticket: Ticket, now_s: float) -> Claims:
+def claimed(claims: Claims, operated: Operated, facts: Facts, ticket: Ticket) -> Claims:
     """The claims after an operated command: with its value under its author's name, or without what people had set.
 
     A later value of the same author for the same scope takes its place.
     """
-    asked, under = operated.asked, places.under(operated.asked.scope)
+    asked, under = operated.asked, facts.under(operated.asked.scope)
     if asked.value_w is None:
         return claims.yielded(Rank.OPERATOR, under)
     rows = np.flatnonzero(under)
@@ -243,7 +253,7 @@ def claimed(claims: Claims, operated: Operated, places: Places, ticket: Ticket, 
         owner=asked.author,
         subject=f"{asked.quantity} of {asked.scope}",
         ticket=ticket,
-        until_s=now_s + asked.hold_s,
+        until_s=facts.now_s + asked.hold_s,
         rows=rows,
         low_w=-free_w,
         high_w=value_w if asked.quantity is Quantity.P_LIMIT else free_w,
@@ -277,3 +287,35 @@ def substituted(
         if substitute.column == column and now_s < substitute.until_s:
             shown[substitute.row], flagged[substitute.row] = substitute.value, True
     return shown, flagged
+
+
+SUBSTITUTABLE = ("p_w", "q_var", "v_pu", "soc_frac")
+"""Columns in which people may put a value in the place of a measured one."""
+
+
+def against_substitute(substitute: Substitute, hold_s: float) -> tuple[Reason, ...]:
+    """Everything that stands in the way of a substitute that is to stand for a time."""
+    reasons = []
+    if substitute.column not in SUBSTITUTABLE or not math.isfinite(substitute.value):
+        reasons.append(Reason("request", f"give a number for one of {', '.join(SUBSTITUTABLE)}"))
+    if not 0.0 < hold_s <= HOLD_MAX_S:
+        reasons.append(Reason("request", f"it stands for more than 0 and at most {HOLD_MAX_S / 3600:.0f} h"))
+    if not substitute.text.strip():
+        reasons.append(Reason("request", "say why"))
+    return tuple(reasons)
+
+
+def with_substitutes(
+    snapshot: TelemetrySnapshot, substitutes: Sequence[Substitute]
+) -> tuple[TelemetrySnapshot, BoolArray]:
+    """A snapshot for estimate and screens with all that people have put in, and which rows those are, shape (n,).
+
+    A row with a substitute counts as good.
+    """
+    shown = [substituted(name, getattr(snapshot, name), substitutes, snapshot.now_s) for name in SUBSTITUTABLE]
+    rows = np.logical_or.reduce([flags for _, flags in shown])
+    if not rows.any():
+        return snapshot, rows
+    (p_w, _), (q_var, _), (v_pu, _), (soc_frac, _) = shown
+    quality = np.where(rows, np.uint8(Quality.GOOD), snapshot.quality)
+    return replace(snapshot, p_w=p_w, q_var=q_var, v_pu=v_pu, soc_frac=soc_frac, quality=quality), rows

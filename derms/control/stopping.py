@@ -11,10 +11,8 @@ from enum import IntEnum, StrEnum
 import numpy as np
 
 from derms.domain.arrays import BoolArray, FloatArray, IntArray
-from derms.domain.dispatch import Capabilities, Quantity
-from derms.domain.scope import Places, Scope
-
-NOT_ISOLATION = "A stop by software is not isolation: nobody may work on a line because of it."
+from derms.domain.dispatch import Capabilities, Ceasing, Quantity
+from derms.domain.scope import Places
 
 
 class Means(IntEnum):
@@ -36,6 +34,14 @@ class Means(IntEnum):
     """Go on refreshing what it holds, and change nothing."""
 
 
+CEASING: Mapping[Means, Ceasing] = {
+    Means.PERMIT_SERVICE: Ceasing.PERMIT_SERVICE,
+    Means.OPERATION: Ceasing.OPERATION,
+    Means.CONNECT: Ceasing.CONNECT,
+}
+"""Means that withdraw service, in the order of their columns."""
+QUANTITIES: Mapping[Means, Quantity] = {Means.SETPOINT: Quantity.P_SET, Means.LIMIT: Quantity.P_LIMIT}
+"""Means that are a value."""
 NOTHING = -1
 """In place of a means: there is none, or none is left."""
 
@@ -115,7 +121,11 @@ def means_of(capabilities: Iterable[Capabilities]) -> BoolArray:
     """Means that devices take, shape (n, len(Means)), from what their maps show."""
     return np.array(
         [
-            [it.permits_service, False, False, Quantity.P_SET in it.takes, Quantity.P_LIMIT in it.takes, True, True]
+            [
+                *(by in it.ceases for by in CEASING.values()),
+                *(Quantity.P_SET in it.takes, Quantity.P_LIMIT in it.takes),
+                *(True, True),
+            ]
             for it in capabilities
         ],
         dtype=np.bool_,
@@ -195,56 +205,19 @@ def stages(how: How, devices: Stoppable, scope: BoolArray, *, stage_w: float) ->
     return stage
 
 
+def let_in_now(waiting: BoolArray, high_w: FloatArray, *, stage_w: float) -> BoolArray:
+    """The first of the devices that wait to be let in: as many as may bring `stage_w` [W] together, at least one."""
+    rows = np.flatnonzero(waiting)
+    count = max(1, int(np.searchsorted(np.cumsum(high_w[rows]), stage_w, side="right")))
+    now = np.zeros(len(waiting), dtype=np.bool_)
+    now[rows[:count]] = True
+    return now
+
+
 def due(stage: IntArray, elapsed_s: float, *, every_s: float, immediate: bool) -> BoolArray:
     """Devices whose stage has come; all of them once somebody says immediate."""
     rows: BoolArray = (stage != NOTHING) & ((stage * every_s <= elapsed_s) | immediate)
     return rows
-
-
-@dataclass(frozen=True, slots=True)
-class Preview:
-    """What a stop will do, to be shown before it is given."""
-
-    how: How
-    scope: Scope
-    devices: int
-    net_load_w: float
-    """Net load of the system now [W], + = import."""
-    after_w: float
-    unknown: int
-    """Devices of which nobody knows what they will change: not in `after_w`."""
-    unknown_w: float
-    """How far those could move it."""
-    stages: int
-    takes_s: float
-
-    def __str__(self) -> str:
-        stopped = f"{self.how}, {self.scope}: {WAYS[self.how].text}; {self.devices} devices"
-        load = f"net load {self.net_load_w / 1e3:,.0f} kW now, {self.after_w / 1e3:,.0f} kW after it"
-        doubt = f" (give or take {self.unknown_w / 1e3:,.0f} kW of {self.unknown} unknown)" if self.unknown else ""
-        return f"{stopped}; {load}{doubt}; {self.stages} stages in {self.takes_s:.0f} s. {NOT_ISOLATION}"
-
-
-def preview(
-    how: How, scope: Scope, devices: Stoppable, places: Places, *, net_load_w: float, stage_w: float, every_s: float
-) -> Preview:
-    """What a stop of a scope will do to the net load, and in which stages."""
-    stage = stages(how, devices, places.under(scope), stage_w=stage_w)
-    rows = stage != NOTHING
-    moved_w = (after_w(how, devices) - devices.p_w)[rows]
-    blind = np.isnan(moved_w)
-    count = int(stage.max(initial=NOTHING)) + 1
-    return Preview(
-        how=how,
-        scope=scope,
-        devices=int(rows.sum()),
-        net_load_w=net_load_w,
-        after_w=net_load_w - float(moved_w[~blind].sum()),
-        unknown=int(blind.sum()),
-        unknown_w=float(change_w(how, devices)[rows][blind].sum()),
-        stages=count,
-        takes_s=max(0, count - 1) * every_s,
-    )
 
 
 @dataclass(frozen=True)
@@ -305,9 +278,18 @@ class Tally:
     """When the last of those that revert will have done so [s from now]."""
     unknown: tuple[str, ...]
     """Devices of which nobody knows."""
+    waiting: int = 0
+    """Devices whose stage has not come, or which have been told and have time left."""
+
+    @property
+    def settled(self) -> bool:
+        """Nothing more will come by itself: each is confirmed, reverting, or unknown."""
+        return not self.waiting
 
     def __str__(self) -> str:
         parts = [f"{self.confirmed} of {self.total} confirmed"]
+        if self.waiting:
+            parts.append(f"{self.waiting} under way")
         if self.reverting:
             parts.append(f"{self.reverting} reverting within {self.within_s:.0f} s")
         if self.unknown:
@@ -315,7 +297,15 @@ class Tally:
         return ", ".join(parts)
 
 
-def tally(wanted: BoolArray, done: BoolArray, meets: BoolArray, reverts_in_s: FloatArray, places: Places) -> Tally:
+def tally(
+    wanted: BoolArray,
+    done: BoolArray,
+    meets: BoolArray,
+    reverts_in_s: FloatArray,
+    places: Places,
+    *,
+    waiting: BoolArray | None = None,
+) -> Tally:
     """Count the devices to be stopped.
 
     Parameters
@@ -325,14 +315,18 @@ def tally(wanted: BoolArray, done: BoolArray, meets: BoolArray, reverts_in_s: Fl
     reverts_in_s : FloatArray
         Time until each device is on its own, proven at its commissioning [s]; NaN where nothing is proven.
     places : Places
+    waiting : BoolArray, optional
+        Those that have time left to be told or to confirm; none where it is not given.
     """
     confirmed_rows = wanted & done
-    reverting = wanted & ~done & meets & np.isfinite(reverts_in_s)
-    unknown = wanted & ~done & ~reverting
+    under_way = np.zeros_like(wanted) if waiting is None else wanted & ~done & waiting
+    reverting = wanted & ~done & meets & np.isfinite(reverts_in_s) & ~under_way
+    unknown = wanted & ~done & ~reverting & ~under_way
     return Tally(
         total=int(wanted.sum()),
         confirmed=int(confirmed_rows.sum()),
         reverting=int(reverting.sum()),
         within_s=float(np.max(reverts_in_s[reverting], initial=0.0)),
         unknown=tuple(places.devices[row] for row in np.flatnonzero(unknown)),
+        waiting=int(under_way.sum()),
     )

@@ -21,6 +21,17 @@ class Quantity(StrEnum):
     """Ceiling on active-power injection."""
 
 
+class Ceasing(StrEnum):
+    """Ways in which a device is told to cease to energize, and later let in again."""
+
+    PERMIT_SERVICE = "permit service"
+    """SunSpec 703 ES, the point of IEEE 1547."""
+    OPERATION = "operation"
+    """SunSpec 715 OpCtl."""
+    CONNECT = "connect"
+    """SunSpec 123 Conn."""
+
+
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a device can be used for, as its map shows; what it truly does is for commissioning to prove."""
@@ -32,8 +43,8 @@ class Capabilities:
     """It watches its controller's heartbeat."""
     curves: frozenset[int] = frozenset()
     """Models of its adoptable curves (705 volt-var, 706 volt-watt, 711 frequency droop, 712 watt-var)."""
-    permits_service: bool = False
-    """It can be told to cease to energize, and be let in again."""
+    ceases: frozenset[Ceasing] = frozenset()
+    """Ways in which it can be told to cease to energize, and be let in again."""
 
     def may_be_commanded(self, quantity: Quantity) -> bool:
         """Whether it takes a quantity, and lets go of it by itself when its controller dies."""

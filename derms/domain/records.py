@@ -27,6 +27,8 @@ class Records:
     entries: tuple[Entry, ...]
     left: int
     """Entries behind these."""
+    closed: bool = False
+    """The gateway has ended: none will come behind those."""
 
     @property
     def until(self) -> Position:

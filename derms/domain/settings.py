@@ -94,6 +94,16 @@ class DispatchSettings:
     writes_per_day: float = number(
         2000, 1, 1e6, "", "times a day that a register is written, per device; beyond, only what safety asks for"
     )
+    start: str = text("mode in which a feeder begins of which nobody has said anything", "auto", ("auto", "shadow"))
+    ramp_frac_per_min: float = number(
+        1, 0.001, 1000, "per unit of the fleet's power", "farthest that setpoints move all devices together in a minute"
+    )
+    author_ramp_frac_per_min: float = number(
+        0.5, 0.001, 1000, "per unit of the fleet's power", "the same for the values that one person sets by hand"
+    )
+    device_ramp_frac_per_min: float = number(
+        4, 0.001, 1000, "per unit of nameplate", "farthest that setpoints move one device in a minute"
+    )
     trim_frac: float = number(
         0.2, 0, 1, "per unit of battery power", "largest trim of the batteries between plans; 0 does without"
     )

@@ -2,8 +2,10 @@
 
 Reversion timers are armed anew on a cadence of their own, at most a third of their time apart, while the dispatch
 behind a value is valid and the guards would still let that value go out as it is; what they would change is left to
-the next turn, and to the timer. Devices with a heartbeat register (SunSpec 715) get one each second while they are
-under command, and theirs is watched. A second in which nothing is due costs the same for any number of holdings.
+the next turn, and to the timer. While a stop is latched over a device, what it holds inside the stop's bounds is armed
+anew whatever guards, tags and the end of a dispatch say. Devices with a heartbeat register (SunSpec 715) get one each
+second while they are under command, and theirs is watched. A second in which nothing is due costs the same for any
+number of holdings.
 """
 
 import asyncio
@@ -112,7 +114,7 @@ class Heartbeat:
         due: list[Key] = []
         for key in self._agenda.due(now_s):
             holding = self.reconciler.holdings.get(key)
-            if holding is None or now_s > holding.valid_until_s:
+            if holding is None or (now_s > holding.valid_until_s and not self._is_stopped(key[0])):
                 continue  # let go, or left to its timer
             if key[0] in self._busy or not self._driver(key[0]).connected:
                 self._agenda.put(key, now_s)
@@ -151,8 +153,18 @@ class Heartbeat:
             for key in keys:
                 held_w[key[0]] = reconciler.holdings[key].held.value_w
             guarded = guard(held_w, given)
-            allowed.extend(key for key in keys if not guarded.by[key[0]])
+            allowed.extend(key for key in keys if self._may_stay(key, held_w[key[0]], guarded.by[key[0]]))
         return allowed
+
+    def _is_stopped(self, row: int) -> bool:
+        return bool(self.reconciler.orders.stopped()[row])
+
+    def _may_stay(self, key: Key, held_w: float, by: str) -> bool:
+        """Whether a value may stay in a device: a limit is always better there than none while a stop is latched."""
+        row, bounds = key[0], self.reconciler.orders.laid.stop_bounds
+        if not self._is_stopped(row):
+            return not by
+        return key[1] is Quantity.P_LIMIT or bool(bounds.low_w[row] <= held_w <= bounds.high_w[row])
 
     async def _see_to(self, row: int, keys: list[Key]) -> None:
         """One device's turn; what does not come through is tried again, and the timer ends what stays away."""

@@ -214,6 +214,8 @@ class Journal:
         self.path = path
         self.truncated_bytes = 0
         """What was cut off at the end when the file was opened. More than a torn line: read every device back."""
+        self.fresh = False
+        """It was begun by this process."""
         self._fd = fd
         self._lease = lease
         self._max_bytes = max_bytes
@@ -266,7 +268,8 @@ class Journal:
         if b"\n" in data[self._size :]:  # more than a torn last line: keep the evidence
             self.path.with_name(f"{self.path.name}.damaged-{zlib.crc32(data):08x}").write_bytes(data)
         self._disk.truncate(self._fd, self._size)
-        if self._size == 0:
+        self.fresh = self._size == 0
+        if self.fresh:
             self._pending.append(Header(self._next_seq, origin=self._origin))
             self.commit()
             _sync_directory(self.path.parent)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum, auto
+from typing import Protocol
 
 import numpy as np
 
@@ -21,7 +22,6 @@ from derms.domain.dispatch import (
     Clamped,
     Command,
     CommandRecord,
-    Dispatch,
     Expired,
     Failed,
     NotFollowing,
@@ -43,6 +43,18 @@ from derms.ports import Clock
 SEND_S = 60.0
 """Within which an intent is to be on the wire: longer than any errand."""
 WORDS = {Quantity.P_SET: "setpoint of", Quantity.P_LIMIT: "limit of"}
+
+
+class Behind(Protocol):
+    """What a command is for: a dispatch, or what a person has set."""
+
+    @property
+    def plan_id(self) -> int:
+        """0 for none."""
+        ...
+
+    @property
+    def valid_until_s(self) -> float: ...
 
 
 class Stage(Enum):
@@ -117,7 +129,7 @@ class Ledger:
     _journal_fails: bool = False
 
     def intend(
-        self, key: Key, value_w: float | None, *, wanted_w: float = np.nan, by: str = "", dispatch: Dispatch | None
+        self, key: Key, value_w: float | None, *, wanted_w: float = np.nan, by: str = "", dispatch: Behind | None
     ) -> Pending:
         """Enter an intent, None to release; what it replaces ends as Superseded.
 
@@ -198,6 +210,11 @@ class Ledger:
         if pending is None or pending.stage is Stage.WATCHED:
             return
         self.end(pending, Unknown(why) if pending.stage is Stage.SENT else Failed(why))
+
+    def supersede(self, row: int) -> None:
+        """End the watched commands of a device: something else has it from now on."""
+        for pending in [it for it in self._open.values() if it.row == row and it.stage is Stage.WATCHED]:
+            self.end(pending, Superseded())
 
     def supersede_all(self) -> None:
         """End every command that has no outcome yet: nobody will watch it any more."""

@@ -1,4 +1,4 @@
-"""Reconciliation: drives what devices hold towards what the dispatch wants.
+"""Reconciliation: drives what devices hold towards what plans and people want.
 
 Each interval is cut into groups; a device's commands go out in its own group, so that a fleet never steps at once.
 A turn watches the effect of what was written, passes what is wanted through the guards, enters the intents and sends
@@ -6,6 +6,8 @@ every device of the group on an errand of its own: journal, look, write, read ba
 whose errand is still under way when its group comes round has its turn with the first group after that, with what is
 wanted then; so a device never has two errands at a time, and one that is slow or silent costs nobody else anything.
 What is not worth a write (`derms/field/thrift.py`) is only looked at: a device that still holds its value keeps it.
+What a person has set does not wait for its group. A device under a stop belongs to whoever stops it, one under a tag
+that forbids energizing keeps what it holds: neither gets anything here.
 """
 
 import asyncio
@@ -18,12 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from derms.control.guards import GuardInput, guard
-from derms.domain.alarm import Event, Severity
-from derms.domain.arrays import BoolArray, FloatArray
+from derms.domain.alarm import Event
+from derms.domain.arrays import BoolArray, FloatArray, IntArray
 from derms.domain.der import Fleet
 from derms.domain.dispatch import CommandRecord, Dispatch, Quantity
-from derms.domain.quality import Quality
 from derms.domain.settings import DispatchSettings
 from derms.domain.telemetry import TelemetrySnapshot
 from derms.field.custody import Custody
@@ -31,13 +31,14 @@ from derms.field.ending import end
 from derms.field.holdings import Holdings, Key
 from derms.field.journal import Journal
 from derms.field.ledger import CommandCounts, Ledger, Pending
+from derms.field.orders import Orders
 from derms.field.poller import Poller, phase
-from derms.field.thrift import Thrift, Verdict
+from derms.field.thrift import Thrift
+from derms.field.wants import Plans
+from derms.field.wishes import SILENT, Wish, Wishes
 from derms.field.writer import Writer
 from derms.ports import Clock, DeviceDriver
 
-SILENT = (Quality.STALE, Quality.EXPECTED_SILENT, Quality.MISSING)
-"""Qualities of a device that does not answer."""
 ERRAND_S = 40.0
 """Longest errand at one device: more than all time-outs of a driver together."""
 FINISH_S = 5.0
@@ -48,19 +49,6 @@ HAND_BACK_S = 30.0
 it. A device that does not answer takes a few of the driver's time-outs."""
 JOURNAL_S = 2.0
 """For the journal to take these releases; after that they go out without it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """A value that a dispatch wants a device to hold."""
-
-    key: Key
-    value_w: float
-    """What the guards left of it [W], NaN for nothing."""
-    wanted_w: float
-    by: str
-    """The guard that changed or refused it; empty for none."""
-    dispatch: Dispatch
 
 
 @dataclass(slots=True)
@@ -75,17 +63,23 @@ class Reconciler:
     settings: DispatchSettings
     on_outcome: Callable[[CommandRecord], None]
     on_event: Callable[[Event], None]
+    orders: Orders
     ledger: Ledger = field(init=False)
     custody: Custody = field(init=False)
     thrift: Thrift = field(init=False)
     writer: Writer = field(init=False)
+    wishes: Wishes = field(init=False)
     _groups: list[list[int]] = field(init=False)
     """Rows with a driver, by the group in which they have their turn."""
     _turns: int = 0
     _late: list[int] = field(default_factory=list)
     """Rows whose turn came while they were on an errand."""
     _under_way: dict[int, asyncio.Task[None]] = field(default_factory=dict)
-    _dispatch: Dispatch | None = None
+    _seized: set[int] = field(default_factory=set)
+    """Rows whose errand is broken off by a stop."""
+    _hurried: set[int] = field(default_factory=set)
+    """Rows that do not wait for their group."""
+    _hurry: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         fleet, clock, settings = self.fleet, self.clock, self.settings
@@ -93,12 +87,20 @@ class Reconciler:
         self.custody = Custody(fleet, clock, settings.corrections_per_h, self.on_event)
         self.thrift = Thrift(fleet, clock, settings, self.on_event, self.journal.tally())
         self.writer = Writer(fleet, self.drivers, clock, self.ledger, self.custody, self.thrift, self.on_event)
+        self.wishes = Wishes(
+            fleet, self.orders, self.poller, settings, self.ledger, self.custody, self.thrift, self.on_event
+        )
         self._groups = [[] for _ in range(max(1, round(settings.interval_s / settings.group_s)))]
         for row, device in enumerate(fleet.devices):
             if device.id in self.drivers:
                 self._groups[int(phase(device.id) * len(self._groups))].append(row)
                 if device.is_dispatched:
                     self.custody.unknown.update((row, quantity) for quantity in Quantity)
+
+    @property
+    def turns(self) -> int:
+        """Turns taken since the start."""
+        return self._turns
 
     @property
     def counts(self) -> CommandCounts:
@@ -120,8 +122,24 @@ class Reconciler:
         return [self.fleet.devices[row].id for row in sorted(self.custody.handed_over)]
 
     def adopt(self, dispatch: Dispatch) -> None:
-        """Take a newer dispatch; it goes out group by group."""
-        self._dispatch = dispatch
+        """Take a newer dispatch; it goes out group by group, where modes and tags let it."""
+        self.wishes.adopt(dispatch)
+
+    def hasten(self, rows: BoolArray) -> None:
+        """Have some devices, shape (n,), take their turn now: a person waits for it."""
+        self._hurried.update(np.flatnonzero(rows).tolist())
+        self._hurry.set()
+
+    def seize(self, rows: IntArray) -> None:
+        """Break off the errands that are under way at some rows: a stop is to have these devices to itself.
+
+        Their commands end as what is known of them; the next turns leave alone what a stop is latched over.
+        """
+        for row in rows.tolist():
+            self.ledger.supersede(row)
+            if row in self._under_way:
+                self._seized.add(row)
+                self._under_way[row].cancel()
 
     def given_w(self, snapshot: TelemetrySnapshot) -> FloatArray:
         """Setpoint that each device was seen to hold, else its power if that is good [W], shape (n,); else NaN."""
@@ -149,9 +167,11 @@ class Reconciler:
         async with asyncio.TaskGroup() as errands:
             try:
                 while True:
-                    await asyncio.sleep(max(0.0, due_s - self.clock.monotonic_s()))
-                    self.turn(errands)
-                    due_s = max(due_s + self.settings.group_s, self.clock.monotonic_s())
+                    if await self._hurries(due_s):
+                        self._act(errands, self._called(self._hurried))
+                    else:
+                        self.turn(errands)
+                        due_s = max(due_s + self.settings.group_s, self.clock.monotonic_s())
             finally:
                 await self._come_home()
 
@@ -165,80 +185,54 @@ class Reconciler:
             for task in under_way:
                 task.cancel()
 
+    async def _hurries(self, due_s: float) -> bool:
+        """Wait for the next turn; true when somebody is in a hurry before it."""
+        wait_s = due_s - self.clock.monotonic_s()
+        if wait_s <= 0.0:
+            await asyncio.sleep(0.0)
+            return False
+        try:
+            async with asyncio.timeout(wait_s):
+                await self._hurry.wait()
+        except TimeoutError:
+            return False
+        return True
+
     def turn(self, errands: asyncio.TaskGroup) -> None:
-        """Watch effects, look for what others wrote, then send the devices of this group on their errands."""
+        """The turn of the next group: see to its devices, and to those that a ramp has to go on."""
+        now_s = self.clock.monotonic_s()
+        self.wishes.expire(now_s)
+        rows = {*self._groups[self._turns % len(self._groups)], *self._late}
+        rows.update(np.flatnonzero(self.wishes.restore(now_s)).tolist())
+        self._turns += 1
+        self._late = []
+        self._act(errands, self._called(rows | self._hurried))
+
+    def _act(self, errands: asyncio.TaskGroup, rows: list[int]) -> None:
+        """Watch effects, look for what others wrote, then send some devices on their errands."""
         snapshot = self.poller.snapshot()
         self.ledger.watch(snapshot, self.poller.requested_s)
         self.custody.take_back(snapshot.now_s)
-        if self._dispatch is not None and self._dispatch.valid_until_s < snapshot.now_s:
-            self._expire()
-        rows = self._free()
+        rows = [row for row in rows if row not in self.custody.handed_over]
         if not rows:
             return
-        if self._dispatch is None:
-            due, kept = self._released(rows), list[Wish]()
-        else:
-            due, kept = self._wanted(self._dispatch, rows, snapshot)
+        due = self.wishes.due(rows, snapshot)
+        self._late.extend(due.again)
         answering = [row for row in rows if snapshot.quality[row] not in SILENT]
         self.custody.look(answering, snapshot)
         unknown = self.custody.keys(answering, self.custody.unknown)
-        if due or kept or unknown:
-            self._send(errands, due, kept, unknown)
+        if due.writes or due.kept or unknown:
+            self._send(errands, due.writes, due.kept, unknown)
         self.thrift.tell()
 
-    def _free(self) -> list[int]:
-        """Rows that have their turn now: of this group, and of earlier ones in which they were on an errand."""
-        called = sorted({*self._groups[self._turns % len(self._groups)], *self._late})
-        self._turns += 1
-        self._late = [row for row in called if row in self._under_way]
-        handed_over = self.custody.handed_over
-        return [row for row in called if row not in self._under_way and row not in handed_over]
-
-    def _expire(self) -> None:
-        self._dispatch = None
-        text = "the dispatch has expired: devices are handed back to their defaults"
-        self.on_event(Event(self.clock.utc(), Severity.ALARM, "gateway", "dispatch-expired", text))
-
-    def _wanted(
-        self, dispatch: Dispatch, rows: list[int], snapshot: TelemetrySnapshot
-    ) -> tuple[list[Pending], list[Wish]]:
-        """What is to be written for a dispatch, and what devices may keep."""
-        due, kept = list[Pending](), list[Wish]()
-        given = GuardInput(self.fleet, snapshot, self.settings.reversion_s + self.settings.reversion_jitter_s)
-        for quantity in Quantity:
-            wanted_w = np.full(len(self.fleet), np.nan)
-            wanted_w[rows] = dispatch.wanted_w(quantity, snapshot.now_s)[rows]
-            guarded = guard(wanted_w, given)
-            for row in rows:
-                key, wish_w = (row, quantity), float(wanted_w[row])
-                if np.isfinite(wish_w):
-                    wish = Wish(key, float(guarded.value_w[row]), wish_w, guarded.by[row], dispatch)
-                    match self._judged(wish):
-                        case Verdict.WRITE:
-                            due.append(self._intended(wish))
-                        case Verdict.KEEP:
-                            kept.append(wish)
-                        case Verdict.LET_GO:
-                            due.append(self.ledger.intend(key, None, dispatch=dispatch))
-                elif key in self.custody.held and snapshot.quality[row] not in SILENT:
-                    # One that does not answer is left to its own reversion timer until it is back.
-                    due.append(self.ledger.intend(key, None, dispatch=dispatch))
-        return due, kept
-
-    def _judged(self, wish: Wish) -> Verdict:
-        """Whether a value is to be written; where the device keeps its own, that is valid for this dispatch too."""
-        key, custody = wish.key, self.custody
-        if np.isnan(wish.value_w):
-            return Verdict.WRITE
-        holding = None if key in self.ledger.unheeded else custody.holdings.get(key)
-        verdict = self.thrift.judge(key, wish.value_w, wish.by, holding, holds=key in custody.held)
-        if verdict is Verdict.KEEP and key in custody.holdings:
-            custody.holdings[key] = custody.holdings[key].prolonged(wish.dispatch.valid_until_s)
-        return verdict
-
-    def _intended(self, wish: Wish) -> Pending:
-        value_w, wanted_w = wish.value_w, wish.wanted_w
-        return self.ledger.intend(wish.key, value_w, wanted_w=wanted_w, by=wish.by, dispatch=wish.dispatch)
+    def _called(self, rows: Collection[int]) -> list[int]:
+        """Those of some rows that can have a turn now; those that are on an errand have it later."""
+        alone = self.orders.laid.alone
+        called = [row for row in sorted(rows) if not alone[row]]
+        self._late.extend(row for row in called if row in self._under_way)
+        self._hurried.clear()
+        self._hurry.clear()
+        return [row for row in called if row not in self._under_way]
 
     def _released(self, rows: Sequence[int]) -> list[Pending]:
         return [self.ledger.intend(key, None, dispatch=None) for key in self.custody.keys(rows, self.custody.held)]
@@ -273,7 +267,7 @@ class Reconciler:
     async def _mend(self, kept: Collection[Wish]) -> None:
         """Look whether a device holds what it may keep, and write what it does not hold any more."""
         lost = await self.writer.lost([wish.key for wish in kept])
-        due = [self._intended(wish) for wish in kept if wish.key in lost]
+        due = [self.wishes.intended(wish) for wish in kept if wish.key in lost]
         await self.ledger.make_durable(due)
         await self.writer.write_all(due)
 
@@ -293,6 +287,7 @@ class Reconciler:
 
     def _ended(self, row: int, task: asyncio.Task[None]) -> None:
         del self._under_way[row]
+        self._seized.discard(row)
 
     async def _bounded(self, row: int, errand: Callable[[], Coroutine[Any, Any, None]], most_s: float) -> None:
         """See an errand through, within bounds; whatever ends it, its commands have their outcomes or are watched.
@@ -308,6 +303,7 @@ class Reconciler:
             try:
                 await end([task])
             finally:
+                why = "broken off: a stop has the device" if row in self._seized else why
                 for quantity in Quantity:
                     self.ledger.break_off((row, quantity), why)
         if task.done() and not task.cancelled():
@@ -318,7 +314,7 @@ class Reconciler:
 
         For when `run` has ended.
         """
-        self._dispatch = None
+        self.wishes.plans = Plans()
         rows = sorted({row for row, _ in self.custody.held | self.custody.unknown})
         for row in rows:
             release = self._bounded(row, partial(self._let_go, row), HAND_BACK_S)

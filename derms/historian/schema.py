@@ -103,6 +103,15 @@ events = Table(
     Column("text", Text, nullable=False),
 )
 
+drains = Table(
+    "drains",
+    metadata,
+    Column("gateway", String(64), primary_key=True),
+    Column("origin", String(64), nullable=False),
+    Column("place", BigInteger, nullable=False),
+)
+"""How far the journal of each gateway has been taken; written with the entries, so that each of them is here once."""
+
 memberships = Table(
     "memberships",
     metadata,

@@ -18,7 +18,7 @@ from platform import machine, python_version
 from typing import Any, get_args
 
 import numpy as np
-from sqlalchemy import Connection, Dialect, Engine, Select, Table, create_engine, event, insert, select
+from sqlalchemy import Connection, Dialect, Engine, Select, Table, create_engine, delete, event, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -30,6 +30,7 @@ from derms.domain.forecast import Forecast
 from derms.domain.membership import Membership, Span
 from derms.domain.plan import Plan
 from derms.domain.quality import Quality
+from derms.domain.records import Position, Records
 from derms.domain.telemetry import TelemetrySnapshot
 from derms.errors import HistorianError
 from derms.historian import replay, schema
@@ -87,6 +88,7 @@ class Store:
         self._outcomes: list[CommandRecord] = []
         self._events: list[Event] = []
         self._spans: list[Span] = []
+        self._drained: dict[str, Position] = {}
         self._forecasts: list[Forecast] = []
         self._names = tuple(device.id for device in fleet.devices)
         self._sample_insert = _sample_insert(self._engine.dialect)
@@ -122,6 +124,27 @@ class Store:
         """Take an event."""
         self._take(self._events, event)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether a gateway's records may be taken: what waits too long would be dropped, and there it keeps."""
+        return max(len(self._outcomes), len(self._events)) < WAITING_MAX // 2
+
+    def records(self, gateway: str, found: Records) -> None:
+        """Take outcomes and events of a gateway's journal, and with them how far it has been taken."""
+        for entry in found.entries:
+            if isinstance(entry, Event):
+                self.event(entry)
+            else:
+                self.outcome(entry)
+        self._drained[gateway] = found.until
+
+    def position(self, gateway: str) -> Position:
+        """How far the journal of a gateway has been taken."""
+        if gateway not in self._drained:
+            rows = self._read(select(schema.drains).where(schema.drains.c.gateway == gateway))
+            self._drained[gateway] = Position(rows[0].origin, rows[0].place) if rows else Position()
+        return self._drained[gateway]
+
     def spans(self, spans: Sequence[Span]) -> None:
         """Take what has changed in which feeder the DER are on."""
         for span in spans:
@@ -138,17 +161,19 @@ class Store:
         with self._flushing:
             samples, decisions = self._samples[:], self._decisions[:]
             outcomes, events, spans = self._outcomes[:], self._events[:], self._spans[:]
-            forecasts = self._forecasts[:]
+            forecasts, drained = self._forecasts[:], dict(self._drained)
             batches = (
                 (schema.decisions, [_decision_row(plan, inputs, self._names) for plan, inputs in decisions]),
                 (schema.forecasts, [_forecast_row(made) for made in forecasts]),
                 (schema.outcomes, [_outcome_row(record) for record in outcomes]),
                 (schema.events, [_event_row(entry) for entry in events]),
                 (schema.memberships, [_span_row(span) for span in spans]),
+                (schema.drains, [{"gateway": name, **asdict(position)} for name, position in drained.items()]),
             )
             with _translated(), self._engine.begin() as connection:
                 if samples:
                     self._write_samples(connection, samples)
+                connection.execute(delete(schema.drains).where(schema.drains.c.gateway.in_(list(drained))))
                 for table, rows in batches:
                     if rows:
                         connection.execute(insert(table), rows)

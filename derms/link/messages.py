@@ -72,11 +72,20 @@ class Led:
 
 
 @dataclass(frozen=True, slots=True)
+class Tell:
+    """A brain says how it is: often, so that its silence is noticed."""
+
+    told: BrainTold
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """It was."""
+
+
+@dataclass(frozen=True, slots=True)
 class Observe:
     """What does the field say?"""
-
-    told: BrainTold | None = None
-    """How the brain that asks is; None for others who ask."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +103,25 @@ class Observed:
 
 
 @dataclass(frozen=True, slots=True)
+class Inspect:
+    """How is the gateway?"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """How the gateway is."""
+
+    devices: int
+    good: int
+    """Devices with good values."""
+    writes: int
+    failed: int
+    alarms: int
+    brain_s: float | None
+    """Since a brain was heard [s]; None: none was."""
+
+
+@dataclass(frozen=True, slots=True)
 class Hand:
     """A dispatch from a brain."""
 
@@ -108,7 +136,7 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """What is there for the database behind a position?"""
+    """What is there for the database behind a position? Answered with Records; asked again until none are left."""
 
     after: Position
     most: int
@@ -131,7 +159,23 @@ _OWN: Mapping[str, tuple[str, ...]] = {
     "derms.domain.scope": ("Level", "Scope"),
     "derms.domain.telemetry": ("TelemetrySnapshot",),
     "derms.link.messages": (
-        *("Answer", "Drain", "Envelope", "Hand", "Lead", "Led", "NotDone", "Observe", "Observed", "Stamp", "Taken"),
+        *(
+            "Answer",
+            "Condition",
+            "Drain",
+            "Envelope",
+            "Hand",
+            "Heard",
+            "Tell",
+            "Inspect",
+            "Lead",
+            "Led",
+            "NotDone",
+            "Observe",
+            "Observed",
+            "Stamp",
+            "Taken",
+        ),
     ),
 }
 

@@ -1,24 +1,17 @@
 """The utility's view where its system is not connected: net load from a polled meter."""
 
 import math
-from collections.abc import Sequence
-from datetime import datetime
 
-from derms.domain.arrays import FloatArray
 from derms.domain.quality import Quality
 from derms.domain.scada import PointKind, PointValue, ScadaPoint, ScadaReading
 from derms.domain.telemetry import TelemetrySnapshot
-
-Past = tuple[Sequence[datetime], FloatArray]
-"""Ends of intervals (UTC) and mean net load over them [W]."""
 
 
 class MeterScada:
     """A ScadaSource over the device in one row of the fleet."""
 
-    def __init__(self, row: int, past: Past) -> None:
+    def __init__(self, row: int) -> None:
         self._row = row
-        self._past = past
         self._points = (ScadaPoint(id="net_load", kind=PointKind.NET_LOAD, element="system", where="meter"),)
 
     async def poll(self) -> None:
@@ -33,6 +26,3 @@ class MeterScada:
         received_s = snapshot.now_s - float(snapshot.age_s[self._row])
         value = PointValue(p_w, quality, None, snapshot.at, received_s)
         return ScadaReading(snapshot.at, self._points, {"net_load": value})
-
-    def history(self) -> Past:
-        return self._past

@@ -11,7 +11,7 @@ from derms.domain.telemetry import TelemetrySnapshot
 from derms.errors import FieldError, ScadaError
 from derms.ports import Clock, ScadaLink
 from derms.scada.intake import Limits, QualityMap, aged, judge, kept
-from derms.scada.meter import MeterScada, Past
+from derms.scada.meter import MeterScada
 
 LOST_AFTER = 2
 """Polls in a row without an answer, or without one that can be read: a file may be half written once."""
@@ -32,7 +32,6 @@ class LinkedScada:
         clock: Clock,
         on_event: Callable[[Event], None],
         meter: MeterScada | None,
-        past: Past,
     ) -> None:
         self._link = link
         self._points = tuple(points)
@@ -41,7 +40,6 @@ class LinkedScada:
         self._clock = clock
         self._on_event = on_event
         self._meter = None if any(point.kind is PointKind.NET_LOAD for point in points) else meter
-        self._past = past
         self._values: dict[str, PointValue] = {}
         self._leapt: dict[str, PointValue] = {}
         """Values that moved too far at once, each until it is told again or not."""
@@ -69,9 +67,6 @@ class LinkedScada:
             metered = self._meter.reading(snapshot)
             points, values = (*points, *metered.points), {**values, **metered.values}
         return ScadaReading(self._clock.utc(), points, values)
-
-    def history(self) -> Past:
-        return self._past
 
     def _aged(self) -> dict[str, PointValue]:
         now, now_s = self._clock.utc(), self._clock.monotonic_s()

@@ -9,7 +9,7 @@ from concurrent.futures import Executor
 from dataclasses import replace
 from datetime import datetime, timedelta
 from threading import Thread
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -18,15 +18,15 @@ from derms.control.cycle import ControlState, CycleInput, CycleSettings, Decisio
 from derms.domain.alarm import Event, Severity
 from derms.domain.arrays import BoolArray, FloatArray
 from derms.domain.der import DeviceKind
-from derms.domain.dispatch import Dispatch, Quantity
 from derms.domain.forecast import Forecast
 from derms.domain.grid import GridState, Topology
 from derms.domain.mode import Mode
 from derms.domain.plan import Plan, PlanSource
+from derms.domain.presence import BrainTold
 from derms.domain.quality import Quality
 from derms.domain.scada import PointKind, ScadaReading, head_phases
 from derms.domain.strain import Strain
-from derms.domain.telemetry import Identity, TelemetrySnapshot
+from derms.domain.telemetry import TelemetrySnapshot
 from derms.forecast.forecaster import Forecaster
 from derms.forecast.gates import Refusal
 from derms.forecast.netload import Place
@@ -39,12 +39,16 @@ from derms.grid.look_ahead import Moment, examine
 from derms.grid.strain import strain
 from derms.grid.topology import AsOperated, follow
 from derms.historian.store import Store
+from derms.link.asking import Link
+from derms.link.messages import Observed
 from derms.optimize.fleet import FleetPlan, FleetPlanner
 from derms.optimize.portfolio import Desk, Portfolio
-from derms.ports import Clock, ScadaSource
+from derms.ports import Clock
 from derms.scada.topology import as_operated, changes, with_doubt
 from derms.service.config import Site
+from derms.service.gateway_view import GatewayView
 from derms.service.observation import Observation
+from derms.service.scada import Past
 from derms.service.sensors import Sensors
 
 T = TypeVar("T")
@@ -54,18 +58,9 @@ SHARED_H = 1.0
 SEEDED = 4 * LOOK_BACK_H
 """Quarter hours of the utility's records that the memory starts from."""
 LAST_GOOD_AGE_MAX_S = 4 * 3600.0
+RECORD_EVERY_S = 60.0
 STATE_AGE_MAX_ESTIMATES = 6
 """Age of the feeder's state, in estimates, beyond which nothing is verified against it and so nothing is planned."""
-
-
-class GatewayLink(Protocol):
-    """What the brain needs of a gateway."""
-
-    def snapshot(self) -> TelemetrySnapshot: ...
-
-    def identity(self, row: int) -> Identity | None: ...
-
-    def adopt(self, dispatch: Dispatch) -> None: ...
 
 
 class Brain:
@@ -75,8 +70,8 @@ class Brain:
         self,
         site: Site,
         *,
-        gateway: GatewayLink,
-        scada: ScadaSource,
+        link: Link,
+        history: Past,
         engine: Engine,
         store: Store,
         clock: Clock,
@@ -86,8 +81,7 @@ class Brain:
         plan_deadline_s: float | None = None,
     ) -> None:
         self._site = site
-        self._gateway = gateway
-        self._scada = scada
+        self.gateway = GatewayView(link, clock, on_event)
         self._engine = engine
         self._store = store
         self._clock = clock
@@ -122,7 +116,7 @@ class Brain:
         )
         periods = round(LOOK_BACK_H / plan.period_h)
         self._memory = Observation(fleet, step_s=3600.0 * plan.period_h, steps=periods)
-        times, net_w = scada.history()
+        times, net_w = history
         self._memory.seed(times[-SEEDED:], net_w[-SEEDED:])
         self._forecaster = Forecaster(
             self._place,
@@ -143,7 +137,11 @@ class Brain:
         self._sensors = Sensors(package, fleet, engine.layout)
         self._membership = store.membership()
         self._dark: tuple[str, ...] = ()
+        self._good_s = dict.fromkeys(("forecast", "model", "optimizer", "database"), clock.monotonic_s())
+        """When each last came to what it should, or this brain began [s]."""
         self.decision: Decision | None = None
+        self.seen: Observed | None = None
+        """The field, as it last was."""
         self.net_load_w = np.nan
         self.plans = 0
         self.plans_fallback = 0
@@ -155,9 +153,9 @@ class Brain:
 
     async def estimate(self) -> None:
         """Job: take a snapshot, follow the feeder model to it, record both."""
-        snapshot = self._gateway.snapshot()
+        seen = await self._observe()
+        snapshot, told = seen.snapshot, seen.reading
         self._store.samples(snapshot)
-        told = self._scada.reading(snapshot)
         self.net_load_w = told.net_load_w
         sky_pu = self._place.sky.pu(np.array([snapshot.at.timestamp()]))
         self._memory.add(snapshot, self.net_load_w, self._limited(), sky_frac=CLOUD_TYPICAL * float(sky_pu[0]))
@@ -168,8 +166,8 @@ class Brain:
         sun_pu = CLOUD_TYPICAL * float(sky_pu[0])
 
         def solve() -> tuple[AsOperated, GridState]:
-            seen = follow(self._engine, told.topology)
-            return seen, estimate(
+            operated = follow(self._engine, told.topology)
+            return operated, estimate(
                 self._engine,
                 self._site.package,
                 at=snapshot.at,
@@ -179,12 +177,13 @@ class Brain:
                 der_var=der_var,
                 previous=previous,
                 voltages=voltages,
-                told_regulators=seen.told_regulators,
+                told_regulators=operated.told_regulators,
                 sun_pu=sun_pu,
             )
 
-        seen, state = await self._run(solve)
-        self._note_places(seen, snapshot.at)
+        operated, state = await self._run(solve)
+        self._came_to("model")
+        self._note_places(operated, snapshot.at)
         self._grid = as_operated(state, told.topology)
         for event in changes(self._topology, self._grid):
             self._on_event(event)
@@ -195,16 +194,16 @@ class Brain:
         """Job: forecast, decide, hand over, record; when it is due before the first estimate, it makes that too."""
         if self._grid is None:
             await self.estimate()
+        seen = await self._observe()
         now, now_s = self._clock.utc(), self._clock.monotonic_s()
-        snapshot = self._gateway.snapshot()
-        state = self._grid
+        snapshot, state = seen.snapshot, self._grid
         load_known = bool(np.isfinite(self._memory.seen(now).gross_w).any())
         if not load_known or state is None or now - state.at > self._state_age_max:
             self._note_waiting(now)
             return
         given = CycleInput(
             fleet=self._site.fleet,
-            available=self._available(snapshot),
+            available=self._available(seen),
             snapshot=snapshot,
             forecast=self._forecast(),
             past_net_w=self._memory.past_net_w(now, self.net_load_w),
@@ -230,11 +229,14 @@ class Brain:
         self._control = decision.state
         self.decision = decision
         self.plans += 1
-        self.plans_fallback += decision.plan.source is not PlanSource.OPTIMIZER
+        if decision.plan.source is PlanSource.OPTIMIZER:
+            self._came_to("optimizer")
+        else:
+            self.plans_fallback += 1
         self._note_source(decision)
         self._note_contingency(decision)
         if self._site.mode is Mode.AUTO:
-            self._gateway.adopt(decision.dispatch)
+            await self.gateway.hand(decision.dispatch)
         if self._on_plan is not None:
             self._on_plan(decision.plan, now + timedelta(seconds=decision.dispatch.valid_until_s - now_s))
         self._store.decision(
@@ -260,8 +262,28 @@ class Brain:
         )
 
     async def record(self) -> None:
-        """Job: write what has gathered to the historian."""
-        await self._run(self._store.flush)
+        """Job: take what the gateway has for the database, and write all that has gathered."""
+        try:
+            await self.gateway.drain(self._store)
+        finally:
+            await self._run(self._store.flush)
+            self._came_to("database")
+
+    def _came_to(self, what: str) -> None:
+        self._good_s[what] = self._clock.monotonic_s()
+
+    async def tell(self) -> None:
+        """Job: let the gateway hear how this brain is."""
+        now_s = self._clock.monotonic_s()
+        away_s = {f"{what}_s": now_s - good_s for what, good_s in self._good_s.items()}
+        away_s["database_s"] = max(0.0, away_s["database_s"] - RECORD_EVERY_S)
+        told = BrainTold(**away_s, topology="" if self._grid is None else self._grid.topology.doubt)
+        await self.gateway.tell(told)
+
+    async def _observe(self) -> Observed:
+        """What the field says."""
+        self.seen = await self.gateway.observed()
+        return self.seen
 
     async def _run(self, work: Callable[[], T]) -> T:
         """Do slow work off the loop, on the one thread that owns the engine."""
@@ -298,6 +320,7 @@ class Brain:
         self._fit_forecast(now)
         made = self._forecaster.forecast(now, self._site.plan.hours, seen, feeder_load_w=self._feeder_load_w())
         self._store.forecast(made)
+        self._came_to("forecast")
         return made
 
     def _fit_forecast(self, now: datetime) -> None:
@@ -316,15 +339,11 @@ class Brain:
         whole = meter is not None and self._site.fleet.index[meter] in self._head_rows
         return np.nan if whole or self._grid is None else float(self._grid.load_w.sum())
 
-    def _available(self, snapshot: TelemetrySnapshot) -> BoolArray:
+    def _available(self, seen: Observed) -> BoolArray:
         """Devices that take commands, let go of them by themselves, and whose values are good, shape (n,)."""
-        fleet = self._site.fleet
-        able: BoolArray = np.logical_and(snapshot.good("p_w"), ~fleet.is_battery | np.isfinite(snapshot.soc_frac))
-        for row, device in enumerate(fleet.devices):
-            identity = self._gateway.identity(row)
-            quantity = Quantity.P_SET if device.kind is DeviceKind.BATTERY else Quantity.P_LIMIT
-            able[row] &= identity is not None and identity.capabilities.may_be_commanded(quantity)
-        return able
+        snapshot = seen.snapshot
+        known: BoolArray = ~self._site.fleet.is_battery | np.isfinite(snapshot.soc_frac)
+        return snapshot.good("p_w") & known & seen.commandable
 
     def _limited(self) -> BoolArray:
         if self.decision is None or self._site.mode is not Mode.AUTO:

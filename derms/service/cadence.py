@@ -6,7 +6,7 @@ Polling, reconciliation and heartbeats are not here: they run on monotonic deadl
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from apscheduler.executors.base import BaseExecutor
@@ -74,18 +74,23 @@ async def run_scheduled(jobs: tuple[Job, ...]) -> None:
 
 
 async def run_on_clock(jobs: tuple[Job, ...], clock: Clock) -> None:
-    """Run the same table on a clock that is not the system's, until cancelled."""
+    """Run the same table on a clock until cancelled: steps of its wall clock after the start move no job."""
+    start, start_s = clock.utc(), clock.monotonic_s()
+
+    def now() -> datetime:
+        return start + timedelta(seconds=clock.monotonic_s() - start_s)
+
     async with asyncio.TaskGroup() as group:
         for job in jobs:
-            group.create_task(_follow(job, clock), name=job.name)
+            group.create_task(_follow(job, now), name=job.name)
 
 
-async def _follow(job: Job, clock: Clock) -> None:
-    due = job.trigger.get_next_fire_time(None, clock.utc())
+async def _follow(job: Job, now: Callable[[], datetime]) -> None:
+    due = job.trigger.get_next_fire_time(None, now())
     while due is not None:
-        await asyncio.sleep(max(0.0, (due - clock.utc()).total_seconds()))
+        await asyncio.sleep(max(0.0, (due - now()).total_seconds()))
         await job.action()
-        due = _coalesced(job.trigger, due, clock.utc())
+        due = _coalesced(job.trigger, due, now())
 
 
 def _coalesced(trigger: Trigger, previous: datetime, now: datetime) -> datetime | None:

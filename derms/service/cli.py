@@ -7,37 +7,23 @@ libraries load.
 import argparse
 import asyncio
 import json
-import math
 import os
 import random
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import tzinfo
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from derms.domain.alarm import Event
 from derms.domain.mode import Mode
-from derms.domain.quality import Quality
 from derms.errors import ConfigError, DermsError, Problem
-from derms.service import plugins
+from derms.service import order_commands, plugins
 
 if TYPE_CHECKING:
-    from derms.service.app import Service
     from derms.service.config import Site
-
-PLAN_DEADLINE_S = 20.0
-"""Wall-clock limit of one solve in real time."""
-
-LEAVE_S = 1.0
-"""When the service has ended: how long what is still in threads (a plan, a name that no server resolves) may hold up
-the end of the process."""
 
 ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
 NAME_SHOWN = 120
@@ -78,6 +64,8 @@ def _command(arguments: Sequence[str]) -> int:
             return _device(arguments[1:])
         case ["feeder"]:
             return _feeder(arguments[1:])
+        case ["stop"]:
+            return _stop(arguments)
     options = _parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = options.run
     return run(options)
@@ -108,6 +96,15 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("-c", "--config", type=Path, required=True, metavar="SITE.TOML", help="the site file")
         command.add_argument("--json", action="store_true", help="print for programs: one JSON object")
         command.set_defaults(run=run)
+    for name, text in (
+        ("gateway", "run the gateway alone: devices, guards, journal; what `derms run` starts first"),
+        ("brain", "run the brain alone: estimate, forecast, plans, records; beside a gateway"),
+        ("web", "run the web process alone: a health endpoint; beside a gateway"),
+    ):
+        command = commands.add_parser(name, help=text, description=text.capitalize() + ".")
+        command.add_argument("-c", "--config", type=Path, required=True, metavar="SITE.TOML", help="the site file")
+        command.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
+        command.set_defaults(run=_part)
     for name, run, text in (
         ("explain", _explain, "say why a decision is as it is: inputs, limits and prices, what if they were wider"),
         ("replay", _replay, "make a decision again from its record, and compare every number to the last bit"),
@@ -120,6 +117,8 @@ def _parser() -> argparse.ArgumentParser:
         if name == "explain":
             command.add_argument("--der", metavar="ID", help="also say why this device does what it does")
         command.set_defaults(run=run)
+    order_commands.add_commands(commands)
+    commands.add_parser("stop", help="stop devices and release stops: release, freeze, stop export or charging, cease")
     _add_fleet(commands.add_parser("fleet", help="the fleet file: import another one into it"))
     commands.add_parser("device", help="look at one device, and test whether it keeps to SunSpec")
     commands.add_parser("feeder", help="check a feeder package, import a circuit, draw the one-line")
@@ -285,6 +284,16 @@ def _feeder(arguments: Sequence[str]) -> int:
         return _refuse(_unreadable(Path(arguments[-1]), error), as_json="--json" in arguments, undone="written")
 
 
+def _stop(arguments: Sequence[str]) -> int:
+    with _loading():
+        from derms.service import stop_command
+    parser = argparse.ArgumentParser(prog="derms")
+    stop_command.add_command(parser.add_subparsers(dest="command", required=True))
+    options = parser.parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = options.run
+    return run(options)
+
+
 def _device(arguments: Sequence[str]) -> int:
     with _loading():
         from derms.service.clock import SystemClock
@@ -299,114 +308,42 @@ def _device(arguments: Sequence[str]) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    """Run the service until SIGINT or SIGTERM."""
+    """Run the service until SIGINT or SIGTERM: each part in a process of its own."""
     try:
         site = _load(options.config)
     except ConfigError as error:
         return _refuse(error, as_json=options.json)
     with _loading():
-        import uvloop
+        from derms.service.processes import Processes
+        from derms.service.serving import STOP_S
+        from derms.service.words import say
 
-        import derms.service.app  # noqa: F401 - the service's libraries, before there is anything to stop
+    async def work() -> int:
+        loop, stop = asyncio.get_running_loop(), asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+        greeting = f"{site.name}: {len(site.fleet)} devices, mode {site.mode}; Ctrl-C ends"
+        return await Processes(options.config, stop_s=STOP_S).run(stop, greeting)
+
+    status = asyncio.run(work())
+    if status == OK:
+        say("stopped" + ("; every device that was commanded has been handed back" if site.mode is Mode.AUTO else ""))
+    return status
+
+
+def _part(options: argparse.Namespace) -> int:
+    """Run one process of the service until SIGINT or SIGTERM."""
     try:
-        return uvloop.run(_serve(site))
+        site = _load(options.config)
+    except ConfigError as error:
+        return _refuse(error, as_json=False)
+    with _loading():
+        from derms.service import serving
+    try:
+        return serving.run(options.command, site, supervised=options.supervised)
     except OSError as error:
         print(f"derms: {error.filename or site.storage}: {error.strerror}", file=sys.stderr)
         return FAILED
-
-
-async def _serve(site: "Site") -> int:
-    """Run the service in real time until SIGINT or SIGTERM."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    from derms.service.app import STOP_S, Service, Surroundings
-    from derms.service.cadence import run_scheduled
-    from derms.service.clock import SystemClock
-    from derms.service.leaving import ends_within, leave_within
-
-    loop = asyncio.get_running_loop()
-    loop.set_exception_handler(_nobodys)
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    executor = ThreadPoolExecutor(1, "engine")
-    around = Surroundings(
-        clock=SystemClock(loop),
-        runner=run_scheduled,
-        chance=random.Random(),
-        executor=executor,
-        plan_deadline_s=PLAN_DEADLINE_S,
-        ending=partial(ends_within, STOP_S),
-    )
-    service = Service(site, around, drivers=plugins.drivers(), on_event=lambda event: say(line(event, site.timezone)))
-    exit_status = FAILED
-    try:
-        say(f"{site.name}: {len(site.fleet)} devices, mode {site.mode}; Ctrl-C ends")
-        status = asyncio.ensure_future(_status(service))
-        await service.run(stop)
-        status.cancel()
-        exit_status = _last_word(service)
-    finally:
-        executor.shutdown(wait=False, cancel_futures=True)
-        leave_within(LEAVE_S, exit_status)
-    return exit_status
-
-
-def _nobodys(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """That a name was not resolved is nobody's error once the connection was given up: uvloop goes on to ask for it."""
-    if not isinstance(context.get("exception"), socket.gaierror):
-        loop.default_exception_handler(context)
-
-
-def _last_word(service: "Service") -> int:
-    if left := service.gateway.reconciler.holding:
-        print(f"derms: stopped; not handed back, left to their own timers: {', '.join(left)}", file=sys.stderr)
-        return FAILED
-    auto = service.site.mode is Mode.AUTO
-    say("stopped" + ("; every device that was commanded has been handed back" if auto else ""))
-    return OK
-
-
-def say(text: str) -> None:
-    """Print a line; that nobody reads or keeps it any more stops nothing."""
-    try:
-        print(text, flush=True)
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):  # whoever read has left; a full disk may take the next line
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def line(event: Event, zone: tzinfo) -> str:
-    """An event as one line, in local time."""
-    return f"{event.at.astimezone(zone):%Y-%m-%d %H:%M:%S %Z} {event.severity:<7} {event.text}"
-
-
-def show(event: Event, zone: tzinfo) -> None:
-    """Print an event; raises OSError where that is not possible."""
-    print(line(event, zone), flush=True)
-
-
-async def _status(service: "Service", every_s: float = 60.0) -> None:
-    """A line a minute: net load, plan, devices."""
-    while True:
-        await asyncio.sleep(every_s)
-        say(status_line(service))
-
-
-def status_line(service: "Service") -> str:
-    """Net load, plan, what is known of the feeder, devices and alarms in one line."""
-    brain, snapshot = service.brain, service.gateway.snapshot()
-    good = int((snapshot.quality == Quality.GOOD).sum())
-    load = f"{brain.net_load_w / 1e3:5.0f} kW" if math.isfinite(brain.net_load_w) else "unknown"
-    plan = brain.decision.plan if brain.decision else None
-    planned = f"plan {plan.net_load_w[0] / 1e3:5.0f} kW ({plan.source})" if plan else "no plan yet"
-    feeder = str(brain.grid.summary) if brain.grid else "feeder unknown"
-    counts = service.gateway.reconciler.counts
-    return (
-        f"{snapshot.at.astimezone(service.site.timezone):%H:%M} net load {load}, {planned}, {feeder}, "
-        f"devices {good}/{len(snapshot.quality)}, writes {counts.writes} ({counts.failed} failed), "
-        f"alarms {service.alarms}"
-    )
 
 
 if __name__ == "__main__":

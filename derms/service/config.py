@@ -26,7 +26,7 @@ from derms.service.fleet_columns import describe_columns
 from derms.service.fleet_file import FleetFile, read_fleet
 from derms.service.point_map import describe_points
 from derms.service.scada_site import ScadaSite, read_scada
-from derms.service.settings import SiteFile, describe_keys, read_tables
+from derms.service.settings import SiteFile, WebTable, describe_keys, read_tables
 
 T = TypeVar("T")
 
@@ -81,6 +81,7 @@ class Site:
     dispatch: DispatchSettings
     plan: PlanSettings
     estimate: EstimateSettings
+    web: WebTable
 
 
 def load_site(
@@ -139,6 +140,7 @@ def load_site(
         dispatch=DispatchSettings(**values["dispatch"]),
         plan=PlanSettings(**values["plan"], weights=PlanWeights(**values["plan.weights"])),
         estimate=EstimateSettings(**values["estimate"]),
+        web=WebTable(**values["web"]),
     )
 
 

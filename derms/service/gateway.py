@@ -12,23 +12,35 @@ from pathlib import Path
 
 import numpy as np
 
+from derms.control.modes import ControlMode
 from derms.domain.alarm import Event, Severity
 from derms.domain.dispatch import CommandRecord, Dispatch, Unknown
+from derms.domain.membership import NOWHERE
 from derms.domain.mode import Mode
+from derms.domain.scope import Places
 from derms.domain.telemetry import Identity, TelemetrySnapshot
+from derms.field.disk import Disk
 from derms.field.heartbeat import Heartbeat
 from derms.field.journal import Journal
+from derms.field.orders import Orders
 from derms.field.poller import Poller, spare_collector
 from derms.field.reconcile import Reconciler
 from derms.field.shards import Shards, refuses
+from derms.field.stop_desk import StopDesk
 from derms.field.table import TelemetryTable
 from derms.forecast.pv import ClearSky
 from derms.ports import Clock, DeviceDriver, DriverKit, FieldOptions
 from derms.service import plugins
+from derms.service.certificates import read_certificates
 from derms.service.clock import SystemClock
 from derms.service.config import Site
+from derms.service.order_view import is_proven
 from derms.service.trimming import Measure, Trimmer
 
+CERTIFICATES = "certificates"
+"""Folder of the certificates that commissioning gave, in the storage folder."""
+ORDERS = "orders"
+"""File of what people have laid down, in the storage folder."""
 DAWN_PU = 0.03
 """Clear-sky power of PV, per unit of nameplate, from which inverters are expected to be awake."""
 
@@ -41,6 +53,15 @@ class Daylight:
 
     def __call__(self, at: datetime) -> bool:
         return bool(self._sky.pu(np.array([at.timestamp()]))[0] >= DAWN_PU)
+
+
+def places_of(site: Site) -> Places:
+    """Where each device is: on the feeder whose model has it, and in the group of its kind."""
+    devices, on_feeder = site.fleet.devices, {der.id for der in site.package.ders}
+    feeders = tuple(site.package.id if device.id in on_feeder else NOWHERE for device in devices)
+    kinds = dict.fromkeys(device.kind for device in devices)
+    groups = {kind.value: frozenset(device.id for device in devices if device.kind is kind) for kind in kinds}
+    return Places(tuple(device.id for device in devices), feeders, groups)
 
 
 def field_options(site: Site) -> FieldOptions:
@@ -73,7 +94,8 @@ class Gateway:
         drivers: DriverKit,
         clock: Clock,
         chance: random.Random,
-        journal: Path,
+        journal: Journal,
+        disk: Disk,
         on_event: Callable[[Event], None],
         on_outcome: Callable[[CommandRecord], None],
         measure: Measure,
@@ -86,7 +108,7 @@ class Gateway:
         self._sessions: Mapping[str, DeviceDriver] = {}
         if self._table is None:
             self._sessions = drivers.open(site.fleet.devices, clock, options, chance)
-        self._journal = Journal.open(journal)
+        self._journal = journal
         self.poller = Poller(
             site.fleet,
             self._sessions,
@@ -98,10 +120,30 @@ class Gateway:
             table=self._table,
         )
         self._shards = Shards(self.poller, site.field, options, plugins.drivers, SystemClock, on_event)
-        self.reconciler = Reconciler(
-            site.fleet, self._sessions, self.poller, self._journal, clock, site.dispatch, on_outcome, on_event
+        self.orders = Orders.open(
+            site.storage / ORDERS,
+            site.fleet,
+            places_of(site),
+            site.mode,
+            clock,
+            on_event,
+            fresh=journal.fresh,
+            start=ControlMode(site.dispatch.start),
+            disk=disk,
         )
+        self.reconciler = Reconciler(
+            site.fleet, self._sessions, self.poller, journal, clock, site.dispatch, on_outcome, on_event, self.orders
+        )
+        self.reconciler.wishes.certificates = read_certificates(site.storage / CERTIFICATES)
         self.heartbeat = Heartbeat(self.reconciler, on_event)
+        self.stop_desk = StopDesk(
+            self.reconciler,
+            self.orders,
+            on_event,
+            lambda: measure(self.poller.snapshot()).net_load_w,
+            lambda row: is_proven(self.reconciler, row, clock.utc()),
+            writes=site.mode is Mode.AUTO,
+        )
         self.trimmer = Trimmer(self.reconciler, measure, on_event)
         self._close_unfinished(clock, on_event)
 
@@ -127,9 +169,16 @@ class Gateway:
                 group.create_task(self._shards.run(), name="shards")
             else:
                 group.create_task(self.poller.run(), name="poller")
+            group.create_task(self.orders.run(), name="orders")
             if self._mode is Mode.AUTO:
                 group.create_task(self.reconciler.run(), name="reconciler")
                 group.create_task(self.heartbeat.run(), name="heartbeat")
+                group.create_task(self.stop_desk.run(), name="stops")
+
+    def progress(self) -> int:
+        """Grows while control gets on: turns where it writes, polls where it only looks."""
+        polls = self.poller.counts
+        return self.reconciler.turns if self._mode is Mode.AUTO else polls.polls + polls.failed + polls.missed
 
     def snapshot(self) -> TelemetrySnapshot:
         return self.poller.snapshot()
@@ -156,6 +205,5 @@ class Gateway:
         """Drop all connections; devices keep what they hold until their reversion timers end it."""
         for session in self._sessions.values():
             session.disconnect()
-        self._journal.close()
         if self._table is not None:
             self._table.unlink()

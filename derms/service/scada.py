@@ -2,23 +2,27 @@
 
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 
 from derms.domain.alarm import Event, Severity
+from derms.domain.arrays import FloatArray
 from derms.domain.mode import Mode
 from derms.errors import ConfigError, Problem
 from derms.ports import Clock, FieldOptions, PlanOutlet, ScadaKit, ScadaLink, ScadaSource
 from derms.scada.file import FileOutlet, FileScada
-from derms.scada.meter import MeterScada, Past
+from derms.scada.meter import MeterScada
 from derms.scada.publish import Publisher
 from derms.scada.rest import Access, RestOutlet, RestScada
 from derms.scada.source import LinkedScada
 from derms.service.config import Site, read_history
 
+Past = tuple[Sequence[datetime], FloatArray]
+"""Ends of intervals (UTC) and mean net load over them [W]."""
 Modbus = Callable[[FieldOptions, random.Random], ScadaKit]
 """Opens the utility's system over Modbus; asked only where the site needs it."""
 
@@ -35,8 +39,7 @@ class Wiring:
 
 def open_source(site: Site, wiring: Wiring) -> ScadaSource:
     """The source of the site; raises ConfigError when its token is not in the environment."""
-    past: Past = ([], np.zeros(0)) if site.history is None else read_history(site.history)
-    meter = None if site.net_load_id is None else MeterScada(site.fleet.index[site.net_load_id], past)
+    meter = None if site.net_load_id is None else MeterScada(site.fleet.index[site.net_load_id])
     link = _link(site, wiring)
     if link is None:
         assert meter is not None, "load_site finds a meter where no point tells net load"
@@ -50,8 +53,12 @@ def open_source(site: Site, wiring: Wiring) -> ScadaSource:
         clock=wiring.clock,
         on_event=wiring.on_event,
         meter=meter,
-        past=past,
     )
+
+
+def past_of(site: Site) -> Past:
+    """Net load before now, as the site has it on record."""
+    return ([], np.zeros(0)) if site.history is None else read_history(site.history)
 
 
 def open_publisher(site: Site, wiring: Wiring) -> Publisher | None:

@@ -84,6 +84,14 @@ class StorageTable:
     directory: str = text("folder of journal and database", "data")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WebTable:
+    """[web]: where the health endpoint listens."""
+
+    host: str = text("address to listen on", "127.0.0.1")
+    port: float = number(8686, 0, 65535, "", "port to listen on; 0 takes a free one")
+
+
 TABLES: Mapping[str, type[Any]] = {
     "site": SiteTable,
     "fleet": FleetTable,
@@ -95,6 +103,7 @@ TABLES: Mapping[str, type[Any]] = {
     "forecast": ForecastTable,
     "estimate": EstimateSettings,
     "storage": StorageTable,
+    "web": WebTable,
 }
 
 RELATIONS = (

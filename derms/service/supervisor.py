@@ -15,6 +15,8 @@ class Supervisor:
         self._on_event = on_event
         self.failing: set[str] = set()
         """Names of jobs whose last run failed."""
+        self.ended = 0
+        """Runs of jobs that have come to their end, whichever."""
 
     def guarded(self, job: Job) -> Job:
         """The same job, with its failures caught here."""
@@ -28,6 +30,7 @@ class Supervisor:
                 self._failed(name, error)
             else:
                 self._worked(name)
+            self.ended += 1
 
         return run
 

@@ -50,7 +50,7 @@ class Trimmer:
         """Hand the dispatch on with the trim of this moment; nothing once it has expired."""
         dispatch, reconciler = self._dispatch, self._reconciler
         snapshot, settings = reconciler.poller.snapshot(), reconciler.settings
-        if dispatch is None or dispatch.valid_until_s < snapshot.now_s:
+        if dispatch is None or dispatch.valid_until_s <= snapshot.now_s:
             self._dispatch, self._state = None, TrimState()
             return
         found = self._measure(snapshot)

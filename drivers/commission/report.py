@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from derms.domain.certificate import CaseResult, CaseState, Certificate, ReversionClass
-from derms.domain.dispatch import Capabilities, Quantity
+from derms.domain.dispatch import Capabilities, Ceasing, Quantity
 from drivers.commission.subject import APART
 from drivers.commission.survey import Survey
 
@@ -92,7 +92,7 @@ def capabilities(found: Capabilities) -> list[str]:
     ]
     lines += [f"{CURVES.get(model_id, 'curves')} curve ({model_id})" for model_id in sorted(found.curves)]
     lines += ["heartbeat of its controller"] * found.heartbeat
-    return lines + ["permit service"] * found.permits_service
+    return lines + [f"cease to energize by {by.value}" for by in Ceasing if by in found.ceases]
 
 
 def survey_json(survey: Survey) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from derms.domain.der import Device
-from derms.domain.dispatch import Command, Held, Quantity
+from derms.domain.dispatch import Ceasing, Command, Held, Quantity
 from derms.domain.telemetry import Identity, Reading
-from derms.errors import DeviceMismatch, DeviceRefused, DeviceUnreachable
+from derms.errors import DeviceMismatch, DeviceRefused, DeviceUnreachable, WriteForbidden
 from derms.ports import Clock
 from drivers.modbus.proven import ProvenConnection
 from drivers.modbus.unit import Span, Unit
@@ -118,6 +118,21 @@ class RegisterDriver(ProvenConnection):
             self._live()
             return await self._map.refresh(quantity, reversion_s, self._rating_w)
 
+    async def cease(self, by: Ceasing) -> bool:
+        """No profile names a way: raises WriteForbidden."""
+        raise self._cannot_cease(by)
+
+    async def let_in(self, by: Ceasing) -> None:
+        """Raises WriteForbidden."""
+        raise self._cannot_cease(by)
+
+    async def ceased(self, by: Ceasing) -> bool:
+        """Raises WriteForbidden."""
+        raise self._cannot_cease(by)
+
+    def _cannot_cease(self, by: Ceasing) -> WriteForbidden:
+        return WriteForbidden(f"{self._device.endpoint}: the device cannot be told to cease by {by.value}")
+
     async def beat(self) -> int | None:
         """Move the controller's heartbeat on; the device's own count, None where it has none."""
         async with self._commanding:
@@ -219,6 +234,18 @@ class SunSpecWithRegisters:
         async with self._commanding:
             self._live()
             return await self._map.refresh(quantity, reversion_s, self._rating_w)
+
+    async def cease(self, by: Ceasing) -> bool:
+        """Have the device cease to energize, as its models take it."""
+        return await self._driver.cease(by)
+
+    async def let_in(self, by: Ceasing) -> None:
+        """Permit it to energize again."""
+        await self._driver.let_in(by)
+
+    async def ceased(self, by: Ceasing) -> bool:
+        """Whether it holds that it is to cease."""
+        return await self._driver.ceased(by)
 
     async def beat(self) -> int | None:
         """Move the controller's heartbeat on."""

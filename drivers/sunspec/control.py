@@ -2,7 +2,8 @@
 
 Power in W, + = injection. A value goes out with its reversion timer in one block wherever the model and the device
 allow it, so that a device that is no longer spoken to returns to its own default.
-Source: SunSpec models 704 (DER AC controls), 123 (immediate controls), 124 (basic storage).
+Source: SunSpec models 704 (DER AC controls), 123 (immediate controls), 124 (basic storage); 703 (enter service) and
+715 (DER control) for ceasing to energize, which has no timer: it holds until the device is let in again.
 """
 
 import math
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from derms.domain.dispatch import Command, Held, Quantity
+from derms.domain.dispatch import Ceasing, Command, Held, Quantity
 from derms.errors import WriteForbidden
 from drivers.sunspec.codec import STEP_NOISE, Image
 from drivers.sunspec.models import Point, encode_point
@@ -190,6 +191,29 @@ class StorageRates:
             reversion_left_s=math.nan,
             resolution_w=resolution_w,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A point that withdraws service and gives it back: 0 and 1 in all three models that have one."""
+
+    model_id: int
+    point: str
+    at_once: tuple[str, ...] = ()
+    """Times of the point that have to be 0, where the device has them: the window before, the reversion after it."""
+
+    def change(self, *, let_in: bool) -> Change:
+        return Change(reversion=dict.fromkeys(self.at_once, 0), enable={self.point: int(let_in)}, needs=(self.point,))
+
+    def ceased(self, image: Image) -> bool:
+        return image.raw(self.point) == 0
+
+
+SERVICE: Mapping[Ceasing, Service] = {
+    Ceasing.PERMIT_SERVICE: Service(703, "ES"),
+    Ceasing.OPERATION: Service(715, "OpCtl"),
+    Ceasing.CONNECT: Service(123, "Conn", at_once=("Conn_WinTms", "Conn_RvrtTms")),
+}
 
 
 def rearmed(control: Control, image: Image, quantity: Quantity, reversion_s: float, *, whole: bool) -> Change:

@@ -5,14 +5,14 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from derms.domain.der import Device
-from derms.domain.dispatch import Capabilities, Command, Held, Quantity
+from derms.domain.dispatch import Capabilities, Ceasing, Command, Held, Quantity
 from derms.domain.telemetry import Identity, Reading
 from derms.errors import DeviceMismatch, DeviceRefused, DeviceUnreachable, ProtocolViolation, WriteForbidden
 from derms.ports import Clock
 from drivers.modbus.proven import ProvenConnection
 from drivers.modbus.unit import Priority, Span, Unit
 from drivers.sunspec.codec import Image
-from drivers.sunspec.control import Change, Control, Write, rearmed, smallest, writes
+from drivers.sunspec.control import SERVICE, Change, Control, Service, Write, rearmed, smallest, writes
 from drivers.sunspec.curves import ADOPTED
 from drivers.sunspec.quirks import STANDARD, SunSpecQuirks
 from drivers.sunspec.scan import Chain, Discovery, Place, read_image, scan, verify
@@ -118,7 +118,8 @@ class SunSpecDriver(ProvenConnection):
 
     async def _capabilities(self, found: Discovery) -> Capabilities:
         controls = found.controls
-        images = await self._images(found.chain, {control.model_id for control in controls.values()} | {703, 715})
+        services = {service.model_id for service in SERVICE.values()}
+        images = await self._images(found.chain, {control.model_id for control in controls.values()} | services)
 
         def has(model_id: int, name: str) -> bool:
             return model_id in images and images[model_id].implements(name)
@@ -128,7 +129,7 @@ class SunSpecDriver(ProvenConnection):
             reverts=frozenset(q for q, control in controls.items() if has(control.model_id, control.timer)),
             heartbeat=has(715, "ControllerHb"),
             curves=frozenset(model_id for model_id in ADOPTED if found.chain.find(model_id)),
-            permits_service=has(703, "ES") or has(123, "Conn"),
+            ceases=frozenset(by for by, service in SERVICE.items() if has(service.model_id, service.point)),
         )
 
     async def _images(self, chain: Chain, model_ids: Iterable[int]) -> dict[int, Image]:
@@ -201,6 +202,26 @@ class SunSpecDriver(ProvenConnection):
             control, place = self._control(self._live(), quantity)
             return control.held(await self._image(place))
 
+    async def cease(self, by: Ceasing) -> bool:
+        """Withdraw service, over a fresh reading of the model; whether it was there before."""
+        async with self._commanding:
+            service, place = self._service(self._live(), by)
+            image = await self._image(place, Priority.EMERGENCY)
+            await self._change(place, image, service.change(let_in=False), Priority.EMERGENCY)
+            return not service.ceased(image)
+
+    async def let_in(self, by: Ceasing) -> None:
+        """Give service back."""
+        async with self._commanding:
+            service, place = self._service(self._live(), by)
+            await self._change(place, await self._image(place), service.change(let_in=True))
+
+    async def ceased(self, by: Ceasing) -> bool:
+        """Whether the register holds now that service is withdrawn; unknown values are not."""
+        async with self._commanding:
+            service, place = self._service(self._live(), by)
+            return service.ceased(await self._image(place, Priority.EMERGENCY))
+
     async def beat(self) -> int | None:
         """Count the controller's heartbeat up (715) and look at the device's own; None where it has none."""
         async with self._commanding:
@@ -231,19 +252,19 @@ class SunSpecDriver(ProvenConnection):
         self._ratings = ratings
         return settings
 
-    async def _change(self, place: Place, image: Image, change: Change) -> None:
+    async def _change(self, place: Place, image: Image, change: Change, priority: Priority = Priority.WRITE) -> None:
         """Write a change, point by point where this device wants it so or, after it refused the block, takes it so."""
         model_id = place.model_id
         if not (self._quirks.value_first or model_id in self._point_by_point):
             block = self._requests(image, change, value_first=False)
             try:
-                await self._send(place, block)
+                await self._send(place, block, priority)
             except DeviceRefused as error:
                 if error.code not in ILLEGAL or all(len(names) == 1 for _, _, names in block):
                     raise
             else:
                 return
-        await self._send(place, self._requests(image, change, value_first=True))
+        await self._send(place, self._requests(image, change, value_first=True), priority)
         self._point_by_point.add(model_id)
 
     def _requests(self, image: Image, change: Change, *, value_first: bool) -> list[Write]:
@@ -253,11 +274,11 @@ class SunSpecDriver(ProvenConnection):
             requests += writes(image, Change(enable=change.enable), value_first=True)
         return requests
 
-    async def _send(self, place: Place, requests: list[Write]) -> None:
+    async def _send(self, place: Place, requests: list[Write], priority: Priority) -> None:
         taken: list[str] = []
         for offset, data, names in requests:
             try:
-                await self._unit.write(place.address + offset, data)
+                await self._unit.write(place.address + offset, data, priority=priority)
             except DeviceRefused as error:
                 if not taken:
                     raise
@@ -280,6 +301,13 @@ class SunSpecDriver(ProvenConnection):
         if quantity not in session.controls:
             raise WriteForbidden(f"{self._device.endpoint}: the device does not take {quantity.value}")
         return session.controls[quantity]
+
+    def _service(self, session: _Session, by: Ceasing) -> tuple[Service, Place]:
+        service = SERVICE[by]
+        place = session.found.chain.find(service.model_id)
+        if place is None or by not in session.identity.capabilities.ceases:
+            raise WriteForbidden(f"{self._device.endpoint}: the device cannot be told to cease by {by.value}")
+        return service, place
 
 
 def _heads(layout: SunSpecLayout, chain: Chain) -> tuple[tuple[int, bytes], ...]:

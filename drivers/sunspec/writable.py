@@ -8,6 +8,7 @@ Source: SunSpec models 121, 123, 124, 702-706, 711, 712, 715; curve 1 is the act
 import re
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import cache
 
 
 class Permission(StrEnum):
@@ -60,6 +61,7 @@ _REPEAT = re.compile(r"\[\d+\]")
 _ACTIVE = re.compile(r"(Crv|Ctl)\[0\]\.")
 
 
+@cache
 def permission(model_id: int, name: str) -> Permission:
     """Who may write a point; `name` has its group path, `Crv[1].Pt[0].V`, and the active curve `[0]` is refused."""
     if _ACTIVE.match(name):

@@ -18,11 +18,12 @@ from derms.domain.dispatch import Applied, Dispatch, Quantity
 from derms.domain.plan import PlanSource
 from derms.domain.quality import Quality
 from derms.historian.store import Store
-from derms.service.app import Service, Surroundings
+from derms.service.app import Service
 from derms.service.cadence import run_on_clock
 from derms.service.clock import LoopClock
 from derms.service.config import load_site
 from derms.service.paced import PacedLoop
+from derms.service.surroundings import Surroundings
 from drivers.registry import drivers
 from feeders.catalog import load
 from hil.cli import write_files

@@ -18,11 +18,12 @@ import pytest
 from derms.domain.dispatch import Command, Quantity
 from derms.errors import FieldError, WriteForbidden
 from derms.ports import DeviceDriver
-from derms.service.app import Service, Surroundings
+from derms.service.app import Service
 from derms.service.cadence import run_on_clock
 from derms.service.clock import LoopClock
 from derms.service.config import load_site
 from derms.service.simulated import SimulatedLoop, run_simulated
+from derms.service.surroundings import Surroundings
 from drivers.registry import drivers
 from feeders.catalog import load
 from hil.cli import write_files

@@ -71,4 +71,4 @@ def test_a_setpoint_beyond_what_a_battery_says_it_gives_is_clamped_to_it(sign: f
     given = GuardInput(fleet_of(3, 1), SNAPSHOT, 60.0)
     guarded = guard(sign * np.array([25e3, 25e3, 60e3, np.nan]), given)
     np.testing.assert_array_equal(guarded.value_w[:3], sign * np.array([10e3, 25e3, 25e3]))
-    assert guarded.by == ("nameplate", "", "nameplate", "")
+    assert guarded.by == ("device maximum", "", "nameplate", "")

@@ -124,7 +124,7 @@ def test_a_device_that_says_it_is_smaller_than_the_fleet_file_is_believed() -> N
     snapshot = snapshot_of([0.0, 0.0], soc_frac=[0.5, 0.5], p_rated_w=[10e3, 99e3])
     guarded = guard(np.array([25e3, 99e3]), GuardInput(fleet_of(2), snapshot, REVERSION_S))
     np.testing.assert_array_equal(guarded.value_w, [10e3, 25e3])
-    assert set(guarded.by) == {"nameplate"}
+    assert guarded.by == ("device maximum", "nameplate")
 
 
 @pytest.mark.parametrize(("soc_frac", "wanted_w"), [(0.1, 10e3), (0.09, 10e3), (0.95, -10e3), (0.97, -10e3)])

@@ -42,6 +42,7 @@ NOW_S = 500.0
 CLEAR = Facts(
     now_s=NOW_S,
     places=PLACES,
+    takes=~NO,
     board=Board(),
     locks=Locks(),
     closed=NO,
@@ -227,7 +228,7 @@ def test_no_device_is_ever_selected_by_two_and_no_selection_operated_twice(
 
 
 def _claims_after(claims: Claims, asked: Asked, seq: int) -> Claims:
-    return claimed(claims, Operated(asked, ()), PLACES, Ticket(1, seq, NOW_S + 2.0), NOW_S)
+    return claimed(claims, Operated(asked, ()), CLEAR, Ticket(1, seq, NOW_S + 2.0))
 
 
 def test_a_manual_value_bears_its_author_and_its_end_and_giving_up_takes_it_off_whoever_set_it() -> None:

@@ -20,8 +20,8 @@ from derms.control.latch import (
     stop_bounds,
     stopped,
 )
+from derms.control.stop_report import NOT_ISOLATION, preview
 from derms.control.stopping import (
-    NOT_ISOLATION,
     NOTHING,
     RESPONSE_S,
     WAYS,
@@ -38,14 +38,13 @@ from derms.control.stopping import (
     means_of,
     needed,
     next_attempt,
-    preview,
     stages,
     tally,
     trying,
     value_w,
 )
 from derms.domain.arrays import BoolArray, FloatArray
-from derms.domain.dispatch import Capabilities, Quantity
+from derms.domain.dispatch import Capabilities, Ceasing, Quantity
 from derms.domain.refusal import Refused
 from derms.domain.scope import EVERYTHING, Places
 from derms.domain.tags import Board, TagKind
@@ -54,7 +53,7 @@ from tests.control.areas import AT, DEVICES, F1, F2, PLACES, only
 QUICKLY = settings(max_examples=40, deadline=None)
 BATTERY = Capabilities(takes=frozenset(Quantity))
 PV = Capabilities(takes=frozenset({Quantity.P_LIMIT}))
-IEEE_1547 = replace(BATTERY, permits_service=True)
+IEEE_1547 = replace(BATTERY, ceases=frozenset({Ceasing.PERMIT_SERVICE}))
 COUNT = len(PLACES)
 IS_BATTERY = np.array([device.startswith("bat") for device in DEVICES])
 TOLERANCE_W = np.full(COUNT, 100.0)

@@ -10,7 +10,7 @@ import pytest
 import sunspec2.modbus.client
 
 from derms.domain.der import Device, DeviceKind, Endpoint
-from derms.domain.dispatch import Capabilities, Command, Held, Quantity
+from derms.domain.dispatch import Capabilities, Ceasing, Command, Held, Quantity
 from derms.domain.drift import drift
 from derms.errors import DeviceMismatch, DeviceRefused, DeviceUnreachable, ProtocolViolation, WriteForbidden
 from derms.ports import DeviceDriver
@@ -614,20 +614,21 @@ def test_a_device_without_a_heartbeat_is_not_written_to_by_a_beat() -> None:
 
 BOTH = frozenset(Quantity)
 LIMIT = frozenset({Quantity.P_LIMIT})
+BY_703 = frozenset({Ceasing.PERMIT_SERVICE})
 WITHOUT_WSET = {**BATTERY_1547, 704: PV_1547[704]}
 CAPABLE: dict[str, tuple[Models, Capabilities]] = {
-    "inverter": (PV_1547, Capabilities(LIMIT, LIMIT, permits_service=True)),
-    "battery": (BATTERY_1547, Capabilities(BOTH, BOTH, permits_service=True)),
-    "battery with heartbeat": (WITH_HEARTBEAT, Capabilities(BOTH, BOTH, heartbeat=True, permits_service=True)),
+    "inverter": (PV_1547, Capabilities(LIMIT, LIMIT, ceases=BY_703)),
+    "battery": (BATTERY_1547, Capabilities(BOTH, BOTH, ceases=BY_703)),
+    "battery with heartbeat": (WITH_HEARTBEAT, Capabilities(BOTH, BOTH, heartbeat=True, ceases=BY_703 | {Ceasing.OPERATION})),
     "older battery": (BATTERY_LEGACY, Capabilities(BOTH, BOTH)),
-    "battery without WSet": (WITHOUT_WSET, Capabilities(LIMIT, LIMIT, permits_service=True)),
+    "battery without WSet": (WITHOUT_WSET, Capabilities(LIMIT, LIMIT, ceases=BY_703)),
     "WSet without a state of charge": (
         {model_id: points for model_id, points in BATTERY_1547.items() if model_id != 713},
-        Capabilities(LIMIT, LIMIT, permits_service=True),
+        Capabilities(LIMIT, LIMIT, ceases=BY_703),
     ),
     "setpoint without a timer": (
         changed(BATTERY_1547, 704, WSetRvrtTms=None),
-        Capabilities(BOTH, LIMIT, permits_service=True),
+        Capabilities(BOTH, LIMIT, ceases=BY_703),
     ),
     "no permit service": (changed(PV_1547, 703, ES=None), Capabilities(LIMIT, LIMIT)),
 }

@@ -11,15 +11,19 @@ from typing import Any
 
 import numpy as np
 
+from derms.control.modes import ControlMode
 from derms.domain.alarm import Event
 from derms.domain.arrays import FloatArray
 from derms.domain.der import Fleet
 from derms.domain.dispatch import CommandRecord, Dispatch
+from derms.domain.mode import Mode
 from derms.domain.quality import Quality
+from derms.domain.scope import Places
 from derms.domain.settings import DispatchSettings, FieldSettings
 from derms.field.disk import SystemDisk
 from derms.field.heartbeat import Heartbeat
 from derms.field.journal import Conclusion, Intent, Journal, read_records
+from derms.field.orders import Orders
 from derms.field.poller import Poller
 from derms.field.reconcile import Reconciler
 from derms.ports import DeviceDriver, FieldOptions
@@ -41,8 +45,12 @@ QUICK = DispatchSettings(
     reversion_jitter_s=60.0,
     validity_s=600.0,
     deadband_frac=0.0,
+    ramp_frac_per_min=100.0,
+    author_ramp_frac_per_min=100.0,
+    device_ramp_frac_per_min=100.0,
 )
-"""Everything in a minute, so that scenarios are short, and written in each."""
+"""Everything in a minute, so that scenarios are short, and written in each; nothing is too fast."""
+FEEDER = "ieee123"
 
 
 @dataclass
@@ -76,6 +84,10 @@ class Rig:
     wire: list[tuple[float, str]] = field(default_factory=list)
     """Time [s] and device of every write request that reached a server."""
     on_wire: Callable[[str], None] = lambda device: None
+
+    @property
+    def orders(self) -> Orders:
+        return self.reconciler.orders
 
     def listen(self) -> None:
         """Put an ear at every server, beside the world's own."""
@@ -198,10 +210,11 @@ def in_the_field(
     dispatch: DispatchSettings = QUICK,
     driver: Opener = SunSpecDriver,
     standing: bool = False,
+    remembers: bool = False,
 ) -> None:
     """Tell a scenario on some devices of a fresh world, from the moment that each has been polled once.
 
-    `standing` keeps the world from moving; `driver` opens its drivers.
+    `standing` keeps the world from moving; `driver` opens its drivers; `remembers` keeps orders in a file of the folder.
     """
 
     async def main(loop: SimulatedLoop) -> None:
@@ -209,7 +222,7 @@ def in_the_field(
         world = World(PACKAGE, seed=1, start=NOON)
         everything = world.fleet("127.0.0.1", await world.serve())
         fleet = Fleet(tuple(d for d in everything.devices if devices is None or d.id in devices))
-        rig = _rig(world, fleet, clock, folder, polling or FieldSettings(), dispatch, driver)
+        rig = _rig(world, fleet, clock, folder, polling or FieldSettings(), dispatch, driver, remembers)
         rig.listen()
         tasks = [asyncio.ensure_future(rig.poller.run())]
         if not standing:
@@ -233,6 +246,7 @@ def _rig(
     polling: FieldSettings,
     dispatch: DispatchSettings,
     driver: Opener,
+    remembers: bool,
 ) -> Rig:
     sessions = Kit({"sunspec": replace(REGISTRY["sunspec"], open=driver)}).open(
         fleet.devices, clock, OPTIONS, random.Random(1)
@@ -242,8 +256,25 @@ def _rig(
     disk, path = Disk(), folder / "commands.journal"
     poller = Poller(fleet, sessions, clock, polling, random.Random(1), events.append)
     journal = Journal.open(path, disk=disk)
+    feeders = tuple(FEEDER if device.is_dispatched else "" for device in fleet.devices)
+    places = Places(tuple(fleet.index), feeders, {})
+    if remembers:
+        start = ControlMode(dispatch.start)
+        orders = Orders.open(
+            folder / "orders", fleet, places, Mode.AUTO, clock, events.append, fresh=journal.token == 1, start=start
+        )
+    else:
+        orders = Orders(fleet, places, Mode.AUTO, clock, events.append)
     reconciler = Reconciler(
-        fleet, sessions, poller, journal, clock, dispatch, on_outcome=outcomes.append, on_event=events.append
+        fleet,
+        sessions,
+        poller,
+        journal,
+        clock,
+        dispatch,
+        on_outcome=outcomes.append,
+        on_event=events.append,
+        orders=orders,
     )
     heartbeat = Heartbeat(reconciler, events.append)
     return Rig(world, fleet, sessions, poller, reconciler, heartbeat, clock, path, disk, events, outcomes)

@@ -12,7 +12,7 @@ import numpy as np
 from derms.domain.alarm import Event
 from derms.domain.arrays import ByteArray, FloatArray
 from derms.domain.der import Device, DeviceKind, Endpoint, Fleet
-from derms.domain.dispatch import Capabilities, Command, Held, Quantity
+from derms.domain.dispatch import Capabilities, Ceasing, Command, Held, Quantity
 from derms.domain.quality import Quality
 from derms.domain.settings import FieldSettings
 from derms.domain.telemetry import COLUMNS, Identity, Reading, is_phase
@@ -108,6 +108,15 @@ class Scripted:
         raise NotImplementedError
 
     async def refresh(self, quantity: Quantity, reversion_s: float) -> Held:
+        raise NotImplementedError
+
+    async def cease(self, by: Ceasing) -> bool:
+        raise NotImplementedError
+
+    async def let_in(self, by: Ceasing) -> None:
+        raise NotImplementedError
+
+    async def ceased(self, by: Ceasing) -> bool:
         raise NotImplementedError
 
     async def beat(self) -> int | None:

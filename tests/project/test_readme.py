@@ -87,6 +87,8 @@ def test_the_command_explains_itself(words: list[str], capsys: pytest.CaptureFix
 @pytest.mark.slow
 def test_derms_run_observes_and_ends_on_ctrl_c(tmp_path: Path) -> None:
     assert derms_hil(["fleet", "--port", "0", "--hours", "1e-9", "--out", str(tmp_path)]) == 0
+    site = tmp_path / "site.toml"
+    site.write_text(site.read_text() + "\n[web]\nport = 0\n")
     command = [sys.executable, "-u", "-m", "derms.service.cli", "run", "-c", str(tmp_path / "site.toml")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
         watchdog = threading.Timer(60.0, run.kill)

@@ -92,7 +92,6 @@ def room(link: ScadaLink, points: Sequence[ScadaPoint], *, qualities: QualityMap
         clock=clock,
         on_event=events.append,
         meter=None,
-        past=([], np.zeros(0)),
     )
     return Room(source, clock, events)
 

@@ -30,7 +30,7 @@ FEEDER = replace(LOAD, step=3.6e6)
 def test_net_load_of_a_meter_is_good_only_when_it_is_a_number(p_w: float, quality: Quality) -> None:
     snapshot = snapshot_of([0.0], at=START)
     told = replace(snapshot, p_w=np.full_like(snapshot.p_w, p_w), quality=np.zeros_like(snapshot.quality))
-    reading = MeterScada(0, ([], np.zeros(0))).reading(told)
+    reading = MeterScada(0).reading(told)
     assert reading.values["net_load"].quality is quality
     assert np.isfinite(reading.net_load_w) == (quality is Quality.GOOD)
 

@@ -16,11 +16,12 @@ from derms.domain.der import Fleet
 from derms.domain.membership import NOWHERE
 from derms.domain.plan import PlanSource
 from derms.ports import ScadaKit
-from derms.service.app import Service, Surroundings
+from derms.service.app import Service
 from derms.service.cadence import run_on_clock
 from derms.service.clock import LoopClock
 from derms.service.config import load_site
 from derms.service.simulated import SimulatedLoop, run_simulated
+from derms.service.surroundings import Surroundings
 from drivers.registry import drivers
 from drivers.scada import ModbusEms
 from feeders.catalog import load

@@ -12,7 +12,7 @@ from derms.domain.grid import GridState, StateSummary
 from derms.domain.quality import Quality
 from derms.historian.replay import pack, unpack
 from derms.historian.store import Store
-from derms.service.cli import status_line
+from derms.service.words import status_line
 from tests.service.test_service import EVENING, Day, _day
 
 AT = datetime(2026, 4, 15, 19, tzinfo=UTC)
@@ -70,9 +70,9 @@ def test_a_running_service_says_what_it_knows_and_every_decision_keeps_it(tmp_pa
     summaries: list[StateSummary] = []
 
     async def scenario(day: Day) -> None:
-        said.append(status_line(day.service))
+        said.append(status_line(day.service.brain, day.service.alarms, UTC))
         await asyncio.sleep(700.0)
-        said.append(status_line(day.service))
+        said.append(status_line(day.service.brain, day.service.alarms, UTC))
         assert day.service.brain.grid is not None
         summaries.append(day.service.brain.grid.summary)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from derms.service import cli
+from derms.service import serving, words
 
 PATIENCE_S = 60.0
 """Far longer than anything here takes."""
@@ -58,16 +58,16 @@ def test_whoever_does_not_listen_any_more_stops_nothing(monkeypatch: pytest.Monk
     os.close(theirs)
     with os.fdopen(ours, "w") as pipe:
         monkeypatch.setattr(sys, "stdout", pipe)
-        cli.say("an event")
-        cli.say("another")
+        words.say("an event")
+        words.say("another")
 
 
 def test_a_full_disk_costs_the_lines_that_it_does_not_take(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with Path("/dev/full").open("w", buffering=1) as full, (tmp_path / "log").open("w") as log:
         monkeypatch.setattr(sys, "stdout", full)
-        cli.say("an event")
+        words.say("an event")
         monkeypatch.setattr(sys, "stdout", log)
-        cli.say("another")
+        words.say("another")
         os.dup2(log.fileno(), full.fileno())  # so that it can be closed
     assert "another\n" in (tmp_path / "log").read_text()
 
@@ -78,7 +78,7 @@ def test_a_name_that_is_not_resolved_after_its_connection_was_given_up_is_nobody
 ) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        cli._nobodys(loop, {"message": "Future exception was never retrieved", "exception": error})
+        serving._nobodys(loop, {"message": "Future exception was never retrieved", "exception": error})
 
     asyncio.run(main())
     assert len(caplog.records) == told

@@ -4,13 +4,14 @@ The fleet is `derms-hil fleet`, the control room `derms run`, the client pysunsp
 """
 
 import asyncio
+import os
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,9 @@ from sunspec2.modbus.client import SunSpecModbusClientDeviceTCP
 
 from derms.domain.dispatch import Unknown
 from derms.field.journal import Conclusion, Intent, read_records
-from derms.service.app import STOP_S
-from derms.service.cli import LEAVE_S
 from derms.service.clock import SystemClock
 from derms.service.config import Site, load_site
+from derms.service.serving import STOP_S
 from drivers.registry import drivers
 from feeders.catalog import load
 from hil.cli import write_files
@@ -48,32 +48,34 @@ validity_s = 60
 every_s = 10
 [estimate]
 every_s = 5
+[web]
+port = 0
 """
 START_S = 60.0
 """Longest wait for a process to be at work, on a busy machine."""
-END_S = STOP_S + LEAVE_S + 10.0
+END_S = STOP_S + 10.0
 """Longest wait for a service to end, with what it takes to hear that it should."""
 TELLING = (sys.executable, "-X", "faulthandler")
 """A Python that tells at SIGABRT where each of its threads stands."""
 ENDLESS = """
 import sys
-import threading
-from derms.optimize.fleet import FleetPlanner
-from derms.service.cli import main
 
-plan, plans = FleetPlanner.plan, []
+if "brain" in sys.orig_argv:
+    import threading
+    from derms.optimize.fleet import FleetPlanner
 
-def endless(planner, portfolio, **how):
-    plans.append(portfolio)
-    if len(plans) > 1:
-        print("planning for ever", flush=True)
-        threading.Event().wait()
-    return plan(planner, portfolio, **how)
+    plan, plans = FleetPlanner.plan, []
 
-FleetPlanner.plan = endless
-sys.exit(main())
+    def endless(planner, portfolio, **how):
+        plans.append(portfolio)
+        if len(plans) > 1:
+            print("planning for ever", flush=True)
+            threading.Event().wait()
+        return plan(planner, portfolio, **how)
+
+    FleetPlanner.plan = endless
 """
-"""`derms` with an optimizer that never comes to an end after its first plan."""
+"""What Python does at its start where the optimizer of a brain is never to come to an end after its first plan."""
 
 
 def _wait_for(what: str, happened: Callable[[], bool], within_s: float, every_s: float = 0.2) -> float:
@@ -86,16 +88,23 @@ def _wait_for(what: str, happened: Callable[[], bool], within_s: float, every_s:
 
 
 @contextmanager
-def _process(log: Path, *command: str | Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process whose words go to a file; it is killed at the end if it is still there."""
+def _process(log: Path, *command: str | Path, path: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """A process whose words go to a file; it is killed at the end, with all that it started, if it is still there.
+
+    `path` is looked through for modules first.
+    """
+    environment = os.environ if path is None else {**os.environ, "PYTHONPATH": str(path)}
     with (
         log.open("wb") as out,
-        subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, cwd=log.parent) as child,
+        subprocess.Popen(
+            command, stdout=out, stderr=subprocess.STDOUT, cwd=log.parent, env=environment, start_new_session=True
+        ) as child,
     ):
         try:
             yield child
         finally:
-            child.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
 
 
 def _ended(service: subprocess.Popen[bytes], log: Path, by: signal.Signals = signal.SIGINT) -> int:
@@ -173,7 +182,7 @@ def test_setpoints_outlive_a_killed_service_until_reversion_and_a_restarted_one_
     log = tmp_path / "second.log"
     with _process(tmp_path / "first.log", *run) as first:
         _wait_for("setpoints in some batteries", lambda: len(onlooker.holding()) >= 4, START_S)
-        first.send_signal(signal.SIGKILL)
+        os.killpg(first.pid, signal.SIGKILL)
         assert first.wait() == -signal.SIGKILL
     assert len(onlooker.holding()) >= 4, "nobody has handed them back"
     took_s = _wait_for("release by the devices' own timers", lambda: onlooker.holding() == set(), REVERSION_S + 5.0)
@@ -199,7 +208,8 @@ def test_a_service_that_is_stopped_while_it_plans_hands_back_and_ends(
 ) -> None:
     site, onlooker = fleet
     log = tmp_path / "planning.log"
-    with _process(log, *TELLING, "-c", ENDLESS, "run", "-c", site) as service:
+    (tmp_path / "sitecustomize.py").write_text(ENDLESS)
+    with _process(log, *TELLING, BIN / "derms", "run", "-c", site, path=tmp_path) as service:
         _wait_for("setpoints in every battery", lambda: onlooker.holding() == onlooker.devices, START_S)
         _wait_for("a plan under way", lambda: "planning for ever" in log.read_text(), START_S)
         assert _ended(service, log, by) == 0, log.read_text()
@@ -245,14 +255,16 @@ def test_in_observe_mode_no_write_reaches_any_server(tmp_path: Path) -> None:
         assert b"65 devices, mode observe" in greeting
         begun = world.truth.steps
         async with asyncio.timeout(START_S):
-            while world.truth.steps < begun + 2.0 * INTERVAL_S:  # noqa: ASYNC110 - a world tells nobody of its steps
+            while world.truth.steps < begun + 4.0 * INTERVAL_S:  # noqa: ASYNC110 - a world tells nobody of its steps
                 await asyncio.sleep(world.dt_s)
         service.send_signal(signal.SIGINT)
         overdue = asyncio.get_running_loop().call_later(END_S, service.send_signal, signal.SIGABRT)
         said = await service.stdout.read()
         overdue.cancel()
         assert await service.wait() == 0, said.decode()
-        assert said == b"stopped\n"
+        health, stopped = said.splitlines()
+        assert health.startswith(b"health: http://127.0.0.1:")
+        assert stopped == b"stopped"
         living.cancel()
         await asyncio.gather(living, return_exceptions=True)
         world.close()

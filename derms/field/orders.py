@@ -1,0 +1,354 @@
+"""Orders: what people have laid down. Tags, locks, modes, stops, manual and substituted values, in one place.
+
+It outlives the process in a file (`derms/field/orders_file.py`). A change that cannot be saved is refused; only a stop,
+and a demotion for want of topology or model, hold without it, and that is told. Every change is an event.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from derms.control import latch as latching
+from derms.control import modes, permissives
+from derms.control.authority import Claims, Lock, Ticket
+from derms.control.latch import Latch, Released
+from derms.control.modes import CEILING, Area, ControlMode, Evidence, Scorecard
+from derms.control.permissives import Facts, Operated, Selected, Selections, Substitute
+from derms.control.stopping import How
+from derms.domain.alarm import Event, Severity
+from derms.domain.arrays import BoolArray
+from derms.domain.der import Fleet
+from derms.domain.membership import NOWHERE
+from derms.domain.mode import Mode
+from derms.domain.refusal import Reason, Refused
+from derms.domain.scope import EVERYTHING, Level, Places, Scope
+from derms.domain.tags import Act, Board, Tag, TagKind
+from derms.errors import RecordError
+from derms.field.disk import SYSTEM_DISK, Disk
+from derms.field.ladder import Ladder
+from derms.field.laid import Laid
+from derms.field.orders_file import Kept, OrdersFile
+from derms.ports import Clock
+
+EVERY_S = 1.0
+"""Between two looks at the ladder."""
+GATEWAY = "gateway"
+"""Author of what the gateway lays down by itself."""
+LOST = (
+    "the file of orders could not be read: tags and stops of before may be missing here; "
+    "see that nothing is worked on or stopped, then take this tag off"
+)
+
+
+@dataclass
+class Orders:
+    """All orders of a site; see the module's text."""
+
+    fleet: Fleet
+    places: Places
+    site: Mode
+    clock: Clock
+    on_event: Callable[[Event], None]
+    file: OrdersFile | None = None
+    """None keeps nothing."""
+    kept: Kept = field(default_factory=Kept)
+    selections: Selections = field(default_factory=Selections)
+    scorecards: dict[Scope, Scorecard] = field(default_factory=dict)
+    """What SHADOW has shown, as far as somebody has told."""
+    topology: str = ""
+    """Why it is in doubt how the feeder is switched."""
+    model: str = ""
+    """Why its model is not to be believed."""
+    ladder: Ladder = field(init=False)
+    unsaved: bool = False
+    """What holds could not be made durable."""
+    _laid: Laid | None = None
+
+    def __post_init__(self) -> None:
+        self.ladder = Ladder(self.clock, self.on_event, lambda: bool(self.stopped().all()), self.doubt)
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        fleet: Fleet,
+        places: Places,
+        site: Mode,
+        clock: Clock,
+        on_event: Callable[[Event], None],
+        *,
+        fresh: bool,
+        start: ControlMode = ControlMode.AUTO,
+        disk: Disk = SYSTEM_DISK,
+    ) -> "Orders":
+        """The orders in a file, or none yet on a `fresh` storage.
+
+        Where the file is damaged or missing, everything is in SHADOW and a control inhibit hangs over it: nobody knows
+        what was tagged and stopped since the copy before, which is taken if it can be read.
+        """
+        file = OrdersFile(path, clock, disk)
+        orders = cls(fleet, places, site, clock, on_event, file)
+        try:
+            if fresh and not file.there:
+                orders.kept = Kept(start=start)
+            else:
+                orders.kept = file.load(places.devices)
+        except (OSError, RecordError) as error:
+            orders.kept = orders._after_loss()
+            orders._event("orders-lost", f"{LOST} ({error})", Severity.ALARM)
+        orders._keep(Severity.WARNING)
+        return orders
+
+    def _after_loss(self) -> Kept:
+        try:
+            assert self.file is not None
+            kept = self.file.load(self.places.devices, before=True)
+        except (OSError, RecordError):
+            kept = Kept()
+        board = kept.board.hung(TagKind.CONTROL_INHIBIT, EVERYTHING, LOST, GATEWAY, self.clock.utc())
+        areas = tuple(area for area in kept.areas if area.mode.level < ControlMode.SHADOW.level)
+        return replace(kept, board=board, areas=areas, start=ControlMode.SHADOW)
+
+    @property
+    def laid(self) -> Laid:
+        """What they say now."""
+        laid = self._laid
+        if laid is None or laid.kept is not self.kept or laid.places is not self.places:
+            self._laid = laid = Laid(self.kept, self.places, self.site)
+        return laid
+
+    @property
+    def board(self) -> Board:
+        return self.kept.board
+
+    @property
+    def latches(self) -> tuple[Latch, ...]:
+        return self.kept.latches
+
+    @property
+    def claims(self) -> Claims:
+        """What people want of devices by hand."""
+        return Claims({claim.key: claim for claim in self.kept.claims})
+
+    def stopped(self) -> BoolArray:
+        """Devices over which a stop is latched, shape (n,)."""
+        return self.laid.stopped
+
+    def silenced(self, event: Event) -> bool:
+        """Whether a tag inhibits the alarms of what an event is about."""
+        row = self.fleet.index.get(event.source)
+        return row is not None and bool(self.laid.forbidden[Act.ALARM][row])
+
+    # Tags and locks
+
+    def hang(self, kind: TagKind, scope: Scope, text: str, author: str) -> Tag | Refused:
+        """Hang a tag."""
+        if refused := self._nobody_under(scope):
+            return refused
+        try:
+            board = self.board.hung(kind, scope, text, author, self.clock.utc())
+        except ValueError as error:
+            return Refused((Reason("request", str(error)),))
+        tag = board.tags[-1]
+        return self._change(replace(self.kept, board=board), "tag-hung", str(tag), author) or tag
+
+    def take_off(self, number: int, author: str) -> Tag | Refused:
+        """Take a tag off; anybody may, and the event says who did."""
+        tag = next((tag for tag in self.board.tags if tag.number == number), None)
+        if tag is None:
+            return Refused((Reason("request", f"there is no tag {number}"),))
+        kept = replace(self.kept, board=self.board.without(number))
+        return self._change(kept, "tag-off", f"taken off: {tag}", author) or tag
+
+    def lock(self, scope: Scope, author: str, hold_s: float) -> Lock | Refused:
+        """Keep other people's commands out of a scope for a while."""
+        now_s = self.clock.monotonic_s()
+        lock = Lock(scope, author, now_s + hold_s)
+        locks = self.kept.locks.taken(lock, self.places, now_s)
+        if isinstance(locks, Refused):
+            return locks
+        text = f"{scope} is locked for {hold_s:.0f} s"
+        return self._change(replace(self.kept, locks=locks), "locked", text, author) or lock
+
+    def unlock(self, scope: Scope, author: str) -> Lock | Refused:
+        """Give one's lock back."""
+        held = [lock for lock in self.kept.locks.held if (lock.owner, lock.scope) == (author, scope)]
+        if not held:
+            return Refused((Reason("request", f"{author} holds no lock on {scope}"),))
+        kept = replace(self.kept, locks=self.kept.locks.given_back(author, scope))
+        return self._change(kept, "unlocked", f"{scope} is not locked any more", author) or held[0]
+
+    # Modes
+
+    def area(self, scope: Scope) -> Area:
+        """A feeder, group or device with its mode; one of which nothing was said is held back by nothing of its own."""
+        found = next((area for area in self.kept.areas if area.scope == scope), None)
+        mode = self.kept.start if scope.level is Level.FEEDER else ControlMode.AUTO
+        if CEILING[self.site].level < mode.level:
+            mode = CEILING[self.site]
+        return found or Area(scope, mode, self.clock.monotonic_s(), GATEWAY, "as the site file says")
+
+    def set_mode(self, scope: Scope, to: ControlMode, author: str, why: str) -> Area | Refused:
+        """Put a feeder or group into another mode; a promotion needs its evidence."""
+        if refused := self._nobody_under(scope):
+            return refused
+        area = modes.changed(self.area(scope), to, author, self._evidence(scope), why=why)
+        return area if isinstance(area, Refused) else self._change(*self._moved(area)) or area
+
+    def doubt(self, topology: str, model: str) -> None:
+        """Hear what speaks against topology and model: feeders above SHADOW go back there, and stay."""
+        self.topology, self.model = topology, model
+        if not topology and not model:
+            return
+        feeders = [Scope(Level.FEEDER, name) for name in dict.fromkeys(self.places.feeders) if name != NOWHERE]
+        for scope in feeders:
+            before = self.area(scope)
+            after = modes.settled(before, self._evidence(scope))
+            if after.mode is not before.mode:
+                kept, kind, text, author = self._moved(after)
+                self._hold(kept, kind, text, author, Severity.WARNING)
+
+    def _moved(self, area: Area) -> tuple[Kept, str, str, str]:
+        others = tuple(other for other in self.kept.areas if other.scope != area.scope)
+        text = f"{area.scope} is in {area.mode}" + (f": {area.why}" if area.why else "")
+        return replace(self.kept, areas=(*others, area)), "mode-changed", text, area.author
+
+    def _evidence(self, scope: Scope) -> Evidence:
+        now_s, card = self.clock.monotonic_s(), self.scorecards.get(scope)
+        return Evidence(now_s, self.site, topology=self.topology, model=self.model, scorecard=card)
+
+    # Stops
+
+    def latch(self, how: How, scope: Scope, author: str) -> Latch:
+        """Latch a stop; it holds also when it cannot be saved."""
+        number = self.kept.last_latch + 1
+        latch = Latch(number, how, scope, author, self.clock.monotonic_s())
+        kept = replace(self.kept, latches=(*self.latches, latch), last_latch=number)
+        self._hold(kept, "stop-latched", f"stop {number} ({how}, {scope}) is latched", author, Severity.ALARM)
+        return latch
+
+    def approve(self, number: int, person: str, remote: bool = False) -> Latch | Released | Refused:
+        """One of the two steps of a release."""
+        latch = self._latch(number)
+        if isinstance(latch, Refused):
+            return latch
+        return self._stepped(latching.approve(latch, person, self.clock.monotonic_s(), remote=remote), person)
+
+    def break_glass(self, number: int, person: str, why: str) -> Released | Refused:
+        """Release a stop alone."""
+        latch = self._latch(number)
+        if isinstance(latch, Refused):
+            return latch
+        found = self._stepped(latching.break_glass(latch, person, why, self.clock.monotonic_s()), person)
+        assert not isinstance(found, Latch)
+        return found
+
+    def _latch(self, number: int) -> Latch | Refused:
+        found = next((latch for latch in self.latches if latch.number == number), None)
+        return found or Refused((Reason("request", f"there is no stop {number}, or it is released"),))
+
+    def _stepped(self, step: Latch | Released | Refused, person: str) -> Latch | Released | Refused:
+        if isinstance(step, Refused):
+            return step
+        number = step.number if isinstance(step, Latch) else step.latch.number
+        left = tuple(latch for latch in self.latches if latch.number != number)
+        if isinstance(step, Latch):
+            left, kind, text = (*left, step), "stop-approved", f"the release of stop {number} is approved once"
+        else:
+            kind, text = "stop-released", str(step)
+        return self._change(replace(self.kept, latches=left), kind, text, person, Severity.WARNING) or step
+
+    # Values by hand
+
+    def select(self, asked: permissives.Asked, facts: Facts) -> Selected | Refused:
+        """Select a command by hand."""
+        self.selections, found = permissives.select(self.selections, asked, facts)
+        return found
+
+    def cancel(self, number: int, author: str) -> bool:
+        """Drop one's selection; whether there was one."""
+        mine = any(it.number == number and it.asked.author == author for it in self.selections.open)
+        if mine:
+            self.selections = permissives.cancel(self.selections, number)
+        return mine
+
+    def operate(self, number: int, author: str, facts: Facts, *, token: int) -> Operated | Refused:
+        """Operate a selection: its value is wanted from now on."""
+        self.selections, found = permissives.operate(self.selections, number, author, facts)
+        if isinstance(found, Refused):
+            return found
+        asked, seq, now_s = found.asked, self.kept.seq + 1, facts.now_s
+        ticket = Ticket(token, seq, now_s + asked.hold_s if asked.value_w is not None else now_s)
+        claims = permissives.claimed(self.claims, found, facts, ticket).pruned(now_s)
+        value = "is given up" if asked.value_w is None else f"{asked.value_w / 1e3:g} kW for {asked.hold_s:.0f} s"
+        kept = replace(self.kept, claims=tuple(claims.by_key.values()), seq=seq)
+        return self._change(kept, "manual", f"{asked.quantity} of {asked.scope} by hand: {value}", author) or found
+
+    def substitute(self, substitute: Substitute, *, more_s: float) -> Substitute | Refused:
+        """Put a value in the place of a measured one for a time."""
+        reasons = permissives.against_substitute(substitute, more_s)
+        if reasons:
+            return Refused(reasons)
+        now_s, place = self.clock.monotonic_s(), (substitute.row, substitute.column)
+        others = (it for it in self.kept.substitutes if (it.row, it.column) != place and now_s < it.until_s)
+        kept = replace(self.kept, substitutes=(*others, substitute))
+        device = self.places.devices[substitute.row]
+        text = f"{substitute.column} of {device} is taken to be {substitute.value:g}: {substitute.text}"
+        return self._change(kept, "substituted", text, substitute.author, Severity.WARNING) or substitute
+
+    # Keeping
+
+    async def run(self) -> None:
+        """Look at the ladder once a second, and save what could not be saved, until cancelled."""
+        due_s = self.clock.monotonic_s()
+        while True:
+            await asyncio.sleep(max(0.0, due_s - self.clock.monotonic_s()))
+            self.ladder.look()
+            if self.unsaved and not self._save(self.kept):
+                self._event("orders-kept", "orders can be saved again", Severity.INFO)
+            due_s = max(due_s + EVERY_S, self.clock.monotonic_s())
+
+    def _change(
+        self, kept: Kept, kind: str, text: str, author: str, severity: Severity = Severity.INFO
+    ) -> Refused | None:
+        """Make a change, durable first; refused when that is not possible."""
+        failed = self._save(kept)
+        if failed:
+            return Refused((Reason("disk", f"it cannot be saved, so it does not hold: {failed}"),))
+        self.kept = kept
+        self._event(kind, f"{author}: {text}", severity)
+        return None
+
+    def _hold(self, kept: Kept, kind: str, text: str, author: str, severity: Severity) -> None:
+        """Make a change that holds whether it can be saved or not."""
+        self.kept = kept
+        self._event(kind, f"{author}: {text}", severity)
+        self._keep(severity)
+
+    def _keep(self, severity: Severity) -> None:
+        """Save what holds, or tell that it is not possible."""
+        failed = self._save(self.kept)
+        if failed:
+            text = f"what people have laid down holds until this process ends, and cannot be saved: {failed}"
+            self._event("orders-not-kept", text, severity)
+
+    def _save(self, kept: Kept) -> str:
+        """Save; why it is not possible, or nothing. A change that is not made leaves nothing to be saved later."""
+        if self.file is None:
+            return ""
+        try:
+            self.file.save(kept, self.places.devices)
+        except OSError as error:
+            self.unsaved = self.unsaved or kept is self.kept
+            return error.strerror or str(error)
+        self.unsaved = False
+        return ""
+
+    def _nobody_under(self, scope: Scope) -> Refused | None:
+        if self.places.under(scope).any():
+            return None
+        return Refused((Reason("scope", f"there is no {scope}"),))
+
+    def _event(self, kind: str, text: str, severity: Severity) -> None:
+        self.on_event(Event(self.clock.utc(), severity, GATEWAY, kind, text))

@@ -1,0 +1,272 @@
+"""What a stop sends to one device, what letting it in again sends, and how both are read back.
+
+A stop is held up by nothing that it can do without: a journal that fails or hangs is waited for 0.2 s and then told, a
+device that others have to themselves for longer than a second is spoken to all the same, and a lost lease keeps nobody
+from stopping. Letting in asks the lease as every other command does.
+"""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from derms.control.latch import stop_bounds
+from derms.control.stopping import CEASING, QUANTITIES, Means, means_of, value_w
+from derms.domain.alarm import Event, Severity
+from derms.domain.arrays import BoolArray
+from derms.domain.dispatch import Applied, Command, Failed, Held, Rejected, Unknown
+from derms.errors import DeviceRefused, FieldError, ProtocolViolation, WriteForbidden
+from derms.field.holdings import Holding
+from derms.field.ledger import Pending, Stage
+from derms.field.orders import Orders
+from derms.field.reconcile import Reconciler
+from derms.field.stop_walk import Walk
+from derms.field.withdrawn import Withdrawn
+from derms.ports import DeviceDriver
+
+JOURNAL_S = 0.2
+"""For the journal to take what a stop sends; after that it goes out without it."""
+ALONE_S = 1.0
+"""For others to be done with a device."""
+
+
+@dataclass(slots=True)
+class StopSender:
+    """Speaks to devices for stops; see the module's text."""
+
+    reconciler: Reconciler
+    orders: Orders
+    withdrawn: Withdrawn
+    on_event: Callable[[Event], None]
+    _commit: asyncio.Future[None] | None = None
+    _journal_fails: bool = False
+
+    async def tell(self, walk: Walk, row: int) -> None:
+        """Tell a device what its stop has for it now, and read back what it holds then."""
+        driver = self._driver(row)
+        try:
+            if not driver.connected:
+                await driver.connect()
+            walk.meet(row, means_of([driver.identity.capabilities])[0])
+            means = walk.means(row)
+            if means is None:
+                walk.cannot(row, self._now_s())
+                return
+            async with self._alone_with(row):
+                await self._send(walk, row, means, driver)
+        except (DeviceRefused, WriteForbidden) as error:
+            walk.refused(row, str(error))
+        except FieldError as error:
+            walk.missed(row, str(error), self._now_s())
+        else:
+            walk.told(row, self._now_s())
+
+    async def _send(self, walk: Walk, row: int, means: Means, driver: DeviceDriver) -> None:
+        if means in CEASING:
+            await self._cease(walk, row, means, driver)
+        elif means in QUANTITIES:
+            await self._command(walk, row, means, driver, self._value_w(walk, row, means))
+        elif means is Means.RELEASE:
+            for each, quantity in QUANTITIES.items():
+                walk.read(row, each, math.inf, self._now_s())
+                if (row, quantity) in self.reconciler.custody.held | self.reconciler.custody.unknown:
+                    await self._command(walk, row, each, driver, None)
+            walk.telling(row, means, self._now_s())
+        else:
+            await self._hold(walk, row, driver)
+
+    def _value_w(self, walk: Walk, row: int, means: Means) -> float:
+        """Value for a device [W]: inside what all stops leave, and what it can do at all."""
+        wanted_w = float(value_w(walk.how, np.array([means]), walk.devices.p_w[row : row + 1])[0])
+        bounds, devices = stop_bounds(self.orders.latches, walk.places), walk.devices
+        possible_w = min(max(wanted_w, float(devices.low_w[row])), max(float(devices.high_w[row]), 0.0))
+        return min(max(possible_w, float(bounds.low_w[row])), float(bounds.high_w[row]))
+
+    async def _cease(self, walk: Walk, row: int, means: Means, driver: DeviceDriver) -> None:
+        by = CEASING[means]
+        self._enter(row, "stop-command", f"is to cease by {by.value}, for stop {walk.latch.number}")
+        await self._durable()
+        walk.telling(row, means, self._now_s())
+        try:
+            was_in = await driver.cease(by)
+        except ProtocolViolation:  # it may have taken it: what it holds decides
+            was_in = True
+        if was_in or walk.resumed:
+            self.withdrawn.mark(row, by, withdrawn=True)
+        walk.read(row, means, 0.0 if await driver.ceased(by) else 1.0, self._now_s())
+
+    async def _command(self, walk: Walk, row: int, means: Means, driver: DeviceDriver, value_w: float | None) -> None:
+        """Write a value, or release it with None; what is not read back raises."""
+        ledger, key = self.reconciler.ledger, (row, QUANTITIES[means])
+        pending = ledger.intend(key, value_w, wanted_w=math.nan if value_w is None else value_w, dispatch=None)
+        await self._durable()
+        ledger.counts.writes += 1
+        self.reconciler.thrift.wrote(key)
+        pending.stage = Stage.SENT
+        self.reconciler.custody.sent(key)
+        walk.telling(row, means, self._now_s())
+        try:
+            await driver.write(pending.command)
+        except (DeviceRefused, WriteForbidden) as error:
+            ledger.end(pending, Rejected(f"device: {error}"))
+            raise
+        except ProtocolViolation:  # it may have taken all, a part or nothing: what it holds decides
+            pass
+        except FieldError as error:
+            ledger.end(pending, Unknown(str(error)))
+            raise
+        try:
+            held = await driver.read_back(key[1])
+        except FieldError as error:
+            ledger.end(pending, Unknown(f"written, but not read back: {error}"))
+            raise
+        walk.read(row, means, math.inf if held.value_w is None else held.value_w, self._now_s())
+        self._judge(pending, held)
+
+    def _judge(self, pending: Pending, held: Held) -> None:
+        """Give a command its outcome, or have its effect watched; what is held is refreshed while the stop is latched.
+
+        A value without a timer stays, which is what a stop wants.
+        """
+        ledger, custody, key, value_w = (
+            self.reconciler.ledger,
+            self.reconciler.custody,
+            pending.key,
+            pending.command.value_w,
+        )
+        if value_w is None and held.value_w is None:
+            custody.held.discard(key)
+            custody.unknown.discard(key)
+            ledger.end(pending, Applied(math.nan))
+        elif value_w is None or held.value_w is None or not abs(held.value_w - value_w) <= 1.001 * held.resolution_w:
+            shown = "nothing" if held.value_w is None else f"{held.value_w:.0f} W"
+            ledger.end(pending, Failed(f"read back {shown}"))
+        elif pending.stage is not Stage.ENDED:
+            pending.written_s = now_s = self._now_s()
+            pending.stage = Stage.WATCHED
+            if held.reversion_s > 0.0:
+                custody.holdings[key] = Holding(pending.command, held, now_s, now_s, math.inf)
+
+    async def _hold(self, walk: Walk, row: int, driver: DeviceDriver) -> None:
+        """Have what a device holds of ours refreshed from now on, whatever becomes of the plan behind it."""
+        custody, settings = self.reconciler.custody, self.reconciler.settings
+        for means, quantity in QUANTITIES.items():
+            key = row, quantity
+            walk.read(row, means, math.inf, self._now_s())
+            if key not in custody.held:
+                continue
+            held, now_s = await driver.read_back(quantity), self._now_s()
+            walk.read(row, means, math.inf if held.value_w is None else held.value_w, now_s)
+            if held.value_w is not None and held.reversion_s > 0.0:
+                command = Command(quantity, held.value_w, settings.reversion_s)
+                known = custody.holdings.get(key, Holding(command, held, now_s, now_s, math.inf))
+                custody.holdings[key] = known.prolonged(math.inf)
+        walk.telling(row, Means.HOLD, self._now_s())
+
+    async def look(self, walk: Walk, row: int) -> None:
+        """See whether a device still holds what it was told; one that does not answer is the poller's to tell."""
+        driver, takes = self._driver(row), self._driver(row).identity.capabilities.takes
+        told = walk.sent[row]
+        try:
+            async with self._alone_with(row):
+                for means, by in CEASING.items():
+                    if told[means]:
+                        walk.read(row, means, 0.0 if await driver.ceased(by) else 1.0, self._now_s())
+                for means, quantity in QUANTITIES.items():
+                    if quantity in takes and (told[means] or told[Means.RELEASE] or told[Means.HOLD]):
+                        held = await driver.read_back(quantity)
+                        walk.read(row, means, math.inf if held.value_w is None else held.value_w, self._now_s())
+        except FieldError:
+            walk.looked_s[row] = self._now_s()
+
+    async def let_in(self, row: int, may: Callable[[int], bool]) -> str:
+        """Give back the service that stops have withdrawn from a device; why that was not possible, or nothing."""
+        driver, journal = self._driver(row), self.reconciler.journal
+        try:
+            if not driver.connected:
+                await driver.connect()
+            async with self._alone_with(row):
+                for by in reversed(self.withdrawn.ways(row)):
+                    self._enter(row, "let-in", f"is permitted service again by {by.value}")
+                    await self._durable()
+                    reason = journal.refusal(journal.token, math.inf, self._now_s())
+                    if reason is not None or not may(row):
+                        return reason.text if reason else "it is stopped again"
+                    await driver.let_in(by)
+                    if await driver.ceased(by):
+                        return f"does not take it by {by.value}"
+                    self.withdrawn.mark(row, by, withdrawn=False)
+        except FieldError as error:
+            return str(error)
+        return ""
+
+    def let_go(self, rows: BoolArray) -> None:
+        """What devices were given by a stop is not refreshed any more: the reconciler has them again."""
+        holdings, now_s = self.reconciler.custody.holdings, self._now_s()
+        for (row, quantity), holding in list(holdings.items()):
+            if rows[row] and math.isinf(holding.valid_until_s):
+                holdings[row, quantity] = replace(holding, valid_until_s=now_s)
+
+    # The journal, as far as it goes
+
+    def _enter(self, row: int, kind: str, text: str) -> None:
+        device = self.reconciler.fleet.devices[row].id
+        event = Event(self.reconciler.clock.utc(), Severity.INFO, device, kind, f"{device} {text}")
+        self.reconciler.journal.tell(event)
+
+    async def _durable(self) -> None:
+        """Have what was entered made durable, together with what others enter now, for as long as that may take."""
+        await asyncio.sleep(0)
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + JOURNAL_S
+        if self._commit is not None and not await self._committed(self._commit, end_s):
+            return
+        if self._commit is None:  # the one before may have begun too early for this
+            self._commit = loop.run_in_executor(None, self.reconciler.journal.commit)
+            self._commit.add_done_callback(self._settled)
+        await self._committed(self._commit, end_s)
+
+    async def _committed(self, commit: asyncio.Future[None], end_s: float) -> bool:
+        left_s = 0.0 if self._journal_fails else max(0.0, end_s - asyncio.get_running_loop().time())
+        done, _ = await asyncio.wait([commit], timeout=left_s)
+        if not done:
+            self._without(f"it takes longer than {JOURNAL_S:g} s")
+        return bool(done)
+
+    def _settled(self, commit: asyncio.Future[None]) -> None:
+        self._commit = None
+        error = None if commit.cancelled() else commit.exception()
+        if error is None:
+            self._journal_fails = False
+        else:
+            self._without(str(error))
+
+    def _without(self, why: str) -> None:
+        if not self._journal_fails:
+            self._journal_fails = True
+            text = f"what stops send goes out without the journal: {why}"
+            self.on_event(Event(self.reconciler.clock.utc(), Severity.ALARM, "gateway", "stop-not-journalled", text))
+
+    @asynccontextmanager
+    async def _alone_with(self, row: int) -> AsyncIterator[None]:
+        """Have a device to oneself, for as long as others leave it in time."""
+        lock, mine = self.reconciler.writer.alone_with[row], True
+        try:
+            async with asyncio.timeout(ALONE_S):
+                await lock.acquire()
+        except TimeoutError:
+            mine = False
+        try:
+            yield
+        finally:
+            if mine:
+                lock.release()
+
+    def _driver(self, row: int) -> DeviceDriver:
+        return self.reconciler.drivers[self.reconciler.fleet.devices[row].id]
+
+    def _now_s(self) -> float:
+        return self.reconciler.clock.monotonic_s()

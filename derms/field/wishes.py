@@ -1,0 +1,245 @@
+"""Wishes: from what is wanted of devices to what is to be written, past authority, guards and thrift.
+
+Plans and people want; authority makes one value of it; the guards are the last word on that, and thrift says whether
+it is worth a write. Devices whose control has ended are restored to their defaults, ramped and staggered.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from derms.control.authority import Claims, Rank
+from derms.control.guards import RAMPS, Guarded, GuardInput, Permits, guard
+from derms.control.handover import faults
+from derms.domain.alarm import Event, Severity
+from derms.domain.arrays import BoolArray, FloatArray
+from derms.domain.certificate import Certificate, ReversionClass, Standing, standing
+from derms.domain.der import Fleet
+from derms.domain.dispatch import Dispatch, Quantity
+from derms.domain.health import Health
+from derms.domain.quality import Quality
+from derms.domain.refusal import Reason, Refused
+from derms.domain.settings import DispatchSettings
+from derms.domain.telemetry import TelemetrySnapshot
+from derms.field.custody import Custody
+from derms.field.holdings import Key
+from derms.field.ledger import Ledger, Pending
+from derms.field.orders import Orders
+from derms.field.pace import Pace
+from derms.field.poller import Poller
+from derms.field.restorer import Restorer
+from derms.field.thrift import Thrift, Verdict
+from derms.field.wants import Plans, Wants, wants
+
+SILENT = (Quality.STALE, Quality.EXPECTED_SILENT, Quality.MISSING)
+"""Qualities of a device that does not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A value that a device is wanted to hold."""
+
+    key: Key
+    value_w: float
+    """What the guards left of it [W], NaN for nothing."""
+    wanted_w: float
+    by: str
+    """The guard or authority that changed or refused it; empty for none."""
+    plan_id: int
+    """0 for what is no plan's."""
+    valid_until_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What comes of a turn."""
+
+    writes: Sequence[Pending]
+    kept: Sequence[Wish]
+    """What devices may keep, if they still hold it."""
+    again: Sequence[int]
+    """Rows that a ramp has held back: they go on with the next turn."""
+
+
+@dataclass(slots=True)
+class Wishes:
+    """Judges what is wanted; see the module's text."""
+
+    fleet: Fleet
+    orders: Orders
+    poller: Poller
+    settings: DispatchSettings
+    ledger: Ledger
+    custody: Custody
+    thrift: Thrift
+    on_event: Callable[[Event], None]
+    certificates: Mapping[str, Certificate] = field(default_factory=dict)
+    """What commissioning has proven, by serial number."""
+    plans: Plans = field(default_factory=Plans)
+    pace: Pace = field(init=False)
+    restorer: Restorer = field(init=False)
+    _refused: int | None = None
+    """The plan that was refused last."""
+
+    def __post_init__(self) -> None:
+        self.pace = Pace(self.fleet, self.settings)
+        self.restorer = Restorer(self.fleet, self.pace.ramp_w_per_min)
+
+    def adopt(self, dispatch: Dispatch) -> None:
+        """Take a newer dispatch; one that nobody could follow is refused, and the one before goes on until its end."""
+        dispatch = _finite(dispatch, len(self.fleet))
+        reasons = faults(dispatch, len(self.fleet), self.orders.clock.monotonic_s(), self.settings.validity_s)
+        if not reasons:
+            self.plans.adopt(dispatch)
+        elif dispatch.plan_id != self._refused:
+            self._refused = dispatch.plan_id
+            text = f"plan {dispatch.plan_id} is refused: {'; '.join(reason.text for reason in reasons)}"
+            self._event(Severity.ALARM, "plan-refused", text)
+
+    def approve(self, plan_id: int, author: str) -> Refused | None:
+        """Let the plan that is offered go out where the mode is ADVISE."""
+        now_s = self.orders.clock.monotonic_s()
+        if not self.plans.approve(plan_id, now_s):
+            latest = self.plans.latest
+            offered = "no plan is offered" if latest is None else f"the plan that is offered is {latest.plan_id}"
+            return Refused((Reason("plan", f"plan {plan_id} cannot be approved: {offered}"),))
+        self._event(Severity.INFO, "plan-approved", f"{author}: plan {plan_id} is approved")
+        return None
+
+    def claims(self, now_s: float) -> Claims:
+        """All that plans and people want, where modes and tags let it pass."""
+        laid = self.orders.laid
+        people = laid.passing(Rank.OPERATOR)
+        manual = [claim.among(people) for claim in self.orders.claims.live(now_s)]
+        return Claims().joined([*manual, *self.plans.claims(laid, now_s)])
+
+    def expire(self, now_s: float) -> None:
+        """Drop a dispatch that is over."""
+        if self.plans.expire(now_s):
+            text = "the dispatch has expired: devices are handed back to their defaults"
+            self._event(Severity.ALARM, "dispatch-expired", text)
+
+    def restore(self, now_s: float) -> BoolArray:
+        """See which devices are to go back to their defaults, and which of them have something to do now.
+
+        That is where something is held that nobody wants any more, and no plan is followed that could say so.
+        """
+        held_w = np.full(len(self.fleet), np.nan)
+        laid = self.orders.laid
+        left = ~self.plans.followed(laid) & ~laid.alone
+        if left.any():
+            claims = self.claims(now_s)
+            wanted = {quantity: self._wants(claims, quantity, now_s).value_w for quantity in Quantity}
+            for (row, _), holding in self.custody.holdings.items():
+                value_w = holding.held.value_w
+                if left[row] and value_w is not None and all(np.isnan(wanted[each][row]) for each in Quantity):
+                    held_w[row] = value_w
+        self.restorer.take(held_w, now_s)
+        acts: BoolArray = self.restorer.due(self._ahead_s(now_s)) | np.isfinite(self._moving_w(now_s))
+        return acts
+
+    def _ahead_s(self, now_s: float) -> float:
+        """Until when a turn restores: there is none before the next."""
+        return now_s + self.settings.group_s
+
+    def _moving_w(self, now_s: float) -> FloatArray:
+        return self.restorer.moving_w(self._ahead_s(now_s))
+
+    def due(self, rows: Sequence[int], snapshot: TelemetrySnapshot) -> Due:
+        """What is to be written to some devices now, and what they may keep."""
+        writes, kept, again = list[Pending](), list[Wish](), list[int]()
+        claims, now_s = self.claims(snapshot.now_s), snapshot.now_s
+        waiting = self.restorer.on_way & ~self.restorer.due(self._ahead_s(now_s))
+        for quantity in Quantity:
+            found = self._wants(claims, quantity, now_s)
+            moving_w = self._moving_w(now_s) if quantity is Quantity.P_SET else np.full(len(self.fleet), np.nan)
+            wanted_w = np.full(len(self.fleet), np.nan)
+            wanted_w[rows] = np.where(np.isnan(found.value_w), moving_w, found.value_w)[rows]
+            guarded, moves_w = self._guarded(wanted_w, quantity, found, rows, snapshot)
+            changes_w: dict[int, float] = {}
+            for row in rows:
+                key = (row, quantity)
+                if np.isfinite(found.value_w[row]) and not self.orders.ladder.setpoints:
+                    continue  # what it holds stays until its end
+                if np.isfinite(wanted_w[row]):
+                    wish = self._wish(key, float(wanted_w[row]), guarded, found)
+                    if guarded.by[row] in RAMPS:
+                        again.append(row)
+                    match self._judged(wish):
+                        case Verdict.WRITE:
+                            writes.append(self.intended(wish))
+                            changes_w[row] = float(moves_w[row])
+                        case Verdict.KEEP:
+                            kept.append(wish)
+                        case Verdict.LET_GO:
+                            writes.append(self.ledger.intend(key, None, dispatch=wish))
+                elif key in self.custody.held and snapshot.quality[row] not in SILENT and not waiting[row]:
+                    # One that does not answer is left to its own reversion timer until it is back.
+                    writes.append(self.ledger.intend(key, None, dispatch=self.plans.latest))
+            self.pace.moved(changes_w, found, now_s)
+        return Due(writes, kept, again)
+
+    def intended(self, wish: Wish) -> Pending:
+        """Enter the intent of a wish."""
+        return self.ledger.intend(wish.key, wish.value_w, wanted_w=wish.wanted_w, by=wish.by, dispatch=wish)
+
+    def _wants(self, claims: Claims, quantity: Quantity, now_s: float) -> Wants:
+        return wants(claims, quantity, self.fleet, self.orders.laid, now_s)
+
+    def _wish(self, key: Key, wanted_w: float, guarded: Guarded, found: Wants) -> Wish:
+        row = key[0]
+        value_w, by = float(guarded.value_w[row]), guarded.by[row]
+        if np.isnan(found.value_w[row]):  # on its way back to its default
+            return Wish(key, value_w, wanted_w, by, 0, self.restorer.end_s(row) + self.settings.interval_s)
+        by, wished_w = by or found.limited_by[row], float(found.wish_w[row])
+        return Wish(key, value_w, wished_w, by, int(found.plan_id[row]), float(found.until_s[row]))
+
+    def _guarded(
+        self, wanted_w: FloatArray, quantity: Quantity, found: Wants, rows: Sequence[int], snapshot: TelemetrySnapshot
+    ) -> tuple[Guarded, FloatArray]:
+        """What the guards leave, and how far that moves each device [W]."""
+        moves = self.pace.moves(quantity, self.custody.holdings, found, snapshot, rows)
+        reversion_s = self.settings.reversion_s + self.settings.reversion_jitter_s
+        permits = self._permits(found, rows)
+        guarded = guard(wanted_w, GuardInput(self.fleet, snapshot, reversion_s, permits, moves))
+        return guarded, moves.change_w(guarded.value_w)
+
+    def _permits(self, found: Wants, rows: Sequence[int]) -> Permits:
+        matched, reverts = np.ones(len(self.fleet), dtype=np.bool_), np.ones(len(self.fleet), dtype=np.bool_)
+        for row in rows:
+            matched[row] = self.poller.health(row) is not Health.QUARANTINED
+            reverts[row] = not self.certificates or not self._keeps_for_ever(row)
+        laid = self.orders.laid
+        return Permits(matched, reverts, found.open, laid.tag_bounds, laid.stop_bounds)
+
+    def _keeps_for_ever(self, row: int) -> bool:
+        """Whether a device was proven not to let go of what it was told by itself."""
+        identity = self.poller.identity(row)
+        certificate = None if identity is None else self.certificates.get(identity.serial)
+        if identity is None or certificate is None or certificate.reversion is not ReversionClass.C:
+            return False
+        return standing(certificate, identity, self.orders.clock.utc()) is Standing.VALID
+
+    def _judged(self, wish: Wish) -> Verdict:
+        """Whether a value is to be written; where the device keeps its own, that is valid for this wish too."""
+        key, custody = wish.key, self.custody
+        if np.isnan(wish.value_w):
+            return Verdict.WRITE
+        holding = None if key in self.ledger.unheeded else custody.holdings.get(key)
+        verdict = self.thrift.judge(key, wish.value_w, wish.by, holding, holds=key in custody.held)
+        if verdict is Verdict.KEEP and key in custody.holdings:
+            custody.holdings[key] = custody.holdings[key].prolonged(wish.valid_until_s)
+        return verdict
+
+    def _event(self, severity: Severity, kind: str, text: str) -> None:
+        self.on_event(Event(self.orders.clock.utc(), severity, "gateway", kind, text))
+
+
+def _finite(dispatch: Dispatch, count: int) -> Dispatch:
+    """A dispatch without what is not finite: such a value commands nothing, and such a trim trims nothing."""
+    set_w, limit_w = (np.where(np.isinf(values), np.nan, values) for values in (dispatch.p_set_w, dispatch.p_limit_w))
+    trim = dispatch.trim
+    if trim is not None and not (trim.offset_w.shape == (count,) and np.isfinite(trim.offset_w).all()):
+        trim = None
+    return replace(dispatch, p_set_w=set_w, p_limit_w=limit_w, trim=trim)

@@ -1,0 +1,305 @@
+"""Orders outlive the process, and are never silently empty: damage, a full disk, another fleet, clocks that differ."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from derms.control.guards import unbounded
+from derms.control.latch import Latch
+from derms.control.modes import Area, ControlMode
+from derms.control.permissives import Asked, Facts, Selected, Substitute
+from derms.control.stopping import How
+from derms.domain.alarm import Event, Severity
+from derms.domain.der import DeviceKind, Fleet
+from derms.domain.dispatch import Quantity
+from derms.domain.mode import Mode
+from derms.domain.quality import Quality
+from derms.domain.refusal import Refused
+from derms.domain.scope import EVERYTHING, Level, Places, Scope
+from derms.domain.tags import Act, Tag, TagKind
+from derms.field.disk import SYSTEM_DISK, Disk
+from derms.field.orders import Orders
+from tests.field.scripted import device
+
+NOON = datetime(2026, 4, 15, 19, 0, tzinfo=UTC)
+DEVICES = ("bat0", "pv0", "bat1")
+FEEDER = Scope(Level.FEEDER, "f1")
+BAT0 = Scope(Level.DEVICE, "bat0")
+
+
+@dataclass
+class Clocks:
+    """Two clocks that a test sets; the monotonic one begins anew with every process."""
+
+    now_s: float = 100.0
+    at: datetime = NOON
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+    def utc(self) -> datetime:
+        return self.at
+
+
+class FullDisk:
+    """Nothing can be made durable while it is full."""
+
+    def __init__(self) -> None:
+        self.full = False
+
+    def write(self, fd: int, data: bytes, offset: int) -> None:
+        SYSTEM_DISK.write(fd, data[: len(data) // 2] if self.full else data, offset)
+
+    def truncate(self, fd: int, size: int) -> None:
+        SYSTEM_DISK.truncate(fd, size)
+
+    def sync(self, fd: int) -> None:
+        if self.full:
+            raise OSError(28, "No space left on device")
+
+
+@dataclass
+class Desk:
+    """Orders in a folder, opened as often as a test likes."""
+
+    folder: Path
+    clock: Clocks = field(default_factory=Clocks)
+    disk: Disk = SYSTEM_DISK
+    events: list[Event] = field(default_factory=list)
+
+    @property
+    def path(self) -> Path:
+        return self.folder / "orders"
+
+    def open(self, *, fresh: bool = False, devices: tuple[str, ...] = DEVICES, site: Mode = Mode.AUTO) -> Orders:
+        kinds = [DeviceKind.BATTERY if name.startswith("bat") else DeviceKind.PV for name in devices]
+        fleet = Fleet(tuple(device(name, kind) for name, kind in zip(devices, kinds, strict=True)))
+        places = Places(devices, ("f1",) * len(devices), {})
+        return Orders.open(self.path, fleet, places, site, self.clock, self.events.append, fresh=fresh, disk=self.disk)
+
+    def kinds(self) -> list[str]:
+        return [event.kind for event in self.events]
+
+    def restart(self, down_s: float) -> None:
+        self.clock = Clocks(now_s=5.0, at=self.clock.at + timedelta(seconds=down_s))
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+def facts(orders: Orders) -> Facts:
+    count = len(orders.fleet)
+    nothing = np.zeros(count, dtype=np.bool_)
+    return Facts(
+        now_s=orders.clock.monotonic_s(),
+        places=orders.places,
+        takes=orders.fleet.is_battery,
+        board=orders.board,
+        locks=orders.kept.locks,
+        closed=nothing,
+        stopped=orders.stopped(),
+        local=nothing,
+        handed_over=nothing,
+        quality=np.full(count, Quality.GOOD, np.uint8),
+        bounds=unbounded(count),
+    )
+
+
+def by_hand(orders: Orders, scope: Scope = BAT0, value_w: float | None = 5e3) -> Refused | None:
+    selected = orders.select(Asked("smith", scope, Quantity.P_SET, value_w, 600.0), facts(orders))
+    assert isinstance(selected, Selected)
+    found = orders.operate(selected.selection.number, "smith", facts(orders), token=3)
+    return found if isinstance(found, Refused) else None
+
+
+def test_everything_is_there_after_a_restart_with_the_time_that_is_left(desk: Desk) -> None:
+    orders = desk.open(fresh=True)
+    orders.hang(TagKind.CLEARANCE, FEEDER, "crew at pole 17", "jones")
+    orders.lock(BAT0, "lee", 600.0)
+    orders.set_mode(FEEDER, ControlMode.OFF, "smith", "storm")
+    orders.latch(How.CEASE, FEEDER, "lee")
+    orders.approve(1, "lee")
+    orders.substitute(Substitute(1, "p_w", 4e3, "lee", "meter is out", desk.clock.now_s + 300.0), more_s=300.0)
+    desk.restart(120.0)
+    again = desk.open()
+    assert again.board == orders.board
+    (lock,), (latch,), (substitute,) = again.kept.locks.held, again.latches, again.kept.substitutes
+    assert lock.until_s == pytest.approx(5.0 + 600.0 - 120.0)
+    assert latch.first is not None
+    assert (latch.at_s, latch.first.at_s) == pytest.approx((5.0 - 120.0, 5.0 - 120.0))
+    assert substitute.until_s == pytest.approx(5.0 + 300.0 - 120.0)
+    assert again.area(FEEDER).mode is ControlMode.OFF
+    assert again.kept.last_latch == 1
+    assert desk.kinds() == [
+        *("tag-hung", "locked", "mode-changed", "stop-latched", "stop-approved", "substituted"),
+    ]
+
+
+def test_a_value_by_hand_that_ended_while_nobody_ran_is_over(desk: Desk) -> None:
+    orders = desk.open(fresh=True)
+    assert by_hand(orders) is None
+    desk.restart(599.0)
+    assert len(desk.open().claims.live(desk.clock.now_s)) == 1
+    desk.restart(1.0)
+    assert desk.open().claims.live(desk.clock.now_s) == ()
+
+
+def test_values_and_substitutes_follow_their_devices_into_another_fleet_file(desk: Desk) -> None:
+    orders = desk.open(fresh=True)
+    assert by_hand(orders, FEEDER) is None
+    orders.substitute(Substitute(1, "p_w", 4e3, "lee", "meter is out", desk.clock.now_s + 300.0), more_s=300.0)
+    again = desk.open(devices=("pv0", "new", "bat1"))
+    (claim,) = again.claims.live(desk.clock.now_s)
+    assert [again.places.devices[row] for row in claim.rows] == ["bat1"]
+    assert [again.places.devices[it.row] for it in again.kept.substitutes] == ["pv0"]
+
+
+@pytest.mark.parametrize("damage", ["torn", "flipped", "empty", "gone"])
+def test_damage_is_an_alarm_and_leaves_everything_in_shadow_under_a_control_inhibit(desk: Desk, damage: str) -> None:
+    orders = desk.open(fresh=True)
+    orders.latch(How.CEASE, FEEDER, "lee")
+    orders.hang(TagKind.CAUTION, BAT0, "last one", "jones")
+    data = desk.path.read_bytes()
+    if damage == "gone":
+        desk.path.unlink()
+    else:
+        whole = {"torn": data[:-7], "flipped": data[:60] + bytes([data[60] ^ 8]) + data[61:], "empty": b""}
+        desk.path.write_bytes(whole[damage])
+    desk.events.clear()
+    again = desk.open()
+    assert desk.kinds() == ["orders-lost"]
+    assert [latch.how for latch in again.latches] == [How.CEASE], "the copy before has it"
+    assert [tag.kind for tag in again.board.tags] == [TagKind.CONTROL_INHIBIT]
+    assert again.laid.forbidden[Act.ENERGIZE].all()
+    assert again.area(FEEDER).mode is ControlMode.SHADOW
+    refused = again.set_mode(FEEDER, ControlMode.AUTO, "smith", "")
+    assert isinstance(refused, Refused)
+    desk.events.clear()
+    assert desk.open().kept == again.kept, "told once"
+    assert desk.events == []
+
+
+def test_a_storage_that_has_been_used_and_has_no_orders_is_not_taken_for_a_fresh_one(desk: Desk) -> None:
+    orders = desk.open(fresh=False)
+    assert desk.kinds() == ["orders-lost"]
+    assert orders.area(FEEDER).mode is ControlMode.SHADOW
+    assert orders.laid.alone.all()
+
+
+def test_a_change_that_cannot_be_saved_is_refused_but_a_stop_holds_and_is_told(desk: Desk) -> None:
+    desk.disk = disk = FullDisk()
+    orders = desk.open(fresh=True)
+    orders.hang(TagKind.CAUTION, BAT0, "dog in the yard", "jones")
+    disk.full = True
+    before = orders.kept
+    for refused in (
+        orders.hang(TagKind.CLEARANCE, FEEDER, "crew", "jones"),
+        orders.take_off(1, "jones"),
+        orders.lock(BAT0, "lee", 60.0),
+        orders.set_mode(FEEDER, ControlMode.OFF, "lee", ""),
+        by_hand(orders),
+    ):
+        assert isinstance(refused, Refused)
+        assert [reason.by for reason in refused.reasons] == ["disk"]
+    assert orders.kept is before
+    desk.events.clear()
+    latch = orders.latch(How.CEASE, FEEDER, "smith")
+    assert isinstance(latch, Latch)
+    assert orders.stopped().all()
+    assert desk.kinds() == ["stop-latched", "orders-not-kept"]
+    assert orders.unsaved
+    assert isinstance(orders.approve(latch.number, "lee"), Refused), "a release that cannot be saved does not hold"
+    disk.full = False
+    assert isinstance(orders.approve(latch.number, "lee"), Latch)
+    assert not orders.unsaved
+    assert desk.open().latches == orders.latches
+
+
+def test_a_gateway_that_starts_on_a_full_disk_says_so_and_saves_when_it_can(desk: Desk) -> None:
+    desk.disk = disk = FullDisk()
+    disk.full = True
+    orders = desk.open(fresh=True)
+    assert desk.kinds() == ["orders-not-kept"]
+    assert orders.unsaved
+    disk.full = False
+    assert isinstance(orders.hang(TagKind.CAUTION, BAT0, "dog in the yard", "jones"), Tag)
+    assert not orders.unsaved
+
+
+def test_a_torn_write_leaves_the_file_as_it_was(desk: Desk) -> None:
+    desk.disk = disk = FullDisk()
+    orders = desk.open(fresh=True)
+    orders.hang(TagKind.CAUTION, BAT0, "dog in the yard", "jones")
+    data = desk.path.read_bytes()
+    disk.full = True
+    orders.hang(TagKind.CAUTION, BAT0, "and a cat", "jones")
+    assert desk.path.read_bytes() == data
+
+
+def test_a_stop_is_released_by_two_people_or_by_one_who_breaks_the_glass(desk: Desk) -> None:
+    orders = desk.open(fresh=True)
+    first, second = (orders.latch(How.CEASE, scope, "smith").number for scope in (FEEDER, EVERYTHING))
+    assert isinstance(orders.approve(first, "lee", remote=True), Refused)
+    assert isinstance(orders.approve(first, "lee"), Latch)
+    assert isinstance(orders.approve(first, "lee"), Refused)
+    released = orders.approve(first, "jones", remote=True)
+    assert [latch.number for latch in orders.latches] == [second]
+    assert "lee and jones" in str(released)
+    assert isinstance(orders.approve(first, "jones"), Refused)
+    assert isinstance(orders.break_glass(second, "smith", " "), Refused)
+    assert "glass broken: alone on shift" in str(orders.break_glass(second, "smith", "alone on shift"))
+    assert orders.latches == ()
+
+
+def test_tags_need_a_text_and_a_place_and_name_who_took_them_off(desk: Desk) -> None:
+    orders = desk.open(fresh=True)
+    assert isinstance(orders.hang(TagKind.CAUTION, BAT0, "  ", "jones"), Refused)
+    assert isinstance(orders.hang(TagKind.CAUTION, Scope(Level.FEEDER, "f9"), "text", "jones"), Refused)
+    assert isinstance(orders.hang(TagKind.ALARM_INHIBIT, BAT0, "under test", "jones"), Tag)
+    assert [orders.silenced(desk_event) for desk_event in _alarms(desk)] == [True, False, False]
+    assert isinstance(orders.take_off(1, "lee"), Tag)
+    assert "lee: taken off" in desk.events[-1].text
+    assert isinstance(orders.take_off(1, "lee"), Refused)
+
+
+def _alarms(desk: Desk) -> list[Event]:
+    return [Event(desk.clock.at, Severity.ALARM, source, "device-lost", "") for source in ("bat0", "bat1", "gateway")]
+
+
+def test_locks_are_taken_and_given_back_by_their_owner(desk: Desk) -> None:
+    orders = desk.open(fresh=True)
+    assert not isinstance(orders.lock(FEEDER, "lee", 60.0), Refused)
+    assert isinstance(orders.lock(BAT0, "smith", 60.0), Refused)
+    assert isinstance(orders.unlock(FEEDER, "smith"), Refused)
+    assert not isinstance(orders.unlock(FEEDER, "lee"), Refused)
+    assert not isinstance(orders.lock(BAT0, "smith", 60.0), Refused)
+
+
+def test_modes_are_as_the_site_file_says_until_somebody_says_otherwise(desk: Desk) -> None:
+    orders = desk.open(fresh=True)
+    assert (orders.laid.levels == ControlMode.AUTO.level).all()
+    assert isinstance(orders.set_mode(BAT0, ControlMode.OFF, "smith", "repair"), Area)
+    assert orders.laid.levels.tolist() == [0, 3, 3]
+    assert isinstance(orders.set_mode(BAT0, ControlMode.SHADOW, "smith", ""), Area)
+    observing = desk.open(site=Mode.OBSERVE)
+    assert (observing.laid.levels == ControlMode.SHADOW.level).all()
+    assert observing.area(FEEDER).mode is ControlMode.SHADOW
+    assert isinstance(orders.set_mode(Scope(Level.FEEDER, "f9"), ControlMode.OFF, "smith", ""), Refused)
+    desk.events.clear()
+    orders.doubt("", "voltages are off by 5 %")
+    assert orders.area(FEEDER).author == "model"
+    assert desk.kinds() == ["mode-changed"]
+    orders.doubt("", "voltages are off by 5 %")
+    assert desk.kinds() == ["mode-changed"], "told once"
+
+
+def test_a_substitute_needs_a_column_a_number_a_reason_and_an_end(desk: Desk) -> None:
+    orders = desk.open(fresh=True)
+    refused = orders.substitute(Substitute(0, "temp_c", np.nan, "lee", " ", 0.0), more_s=0.0)
+    assert isinstance(refused, Refused)
+    assert len(refused.reasons) == 3

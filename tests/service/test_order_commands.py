@@ -1,0 +1,245 @@
+"""The commands of people, from their words to a gateway behind a real socket and back."""
+
+import argparse
+import asyncio
+import getpass
+import json
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from derms.control.modes import ControlMode
+from derms.control.permissives import SUBSTITUTABLE
+from derms.domain.alarm import Event
+from derms.domain.der import DeviceKind, Fleet
+from derms.domain.dispatch import Capabilities, Command, Held, Quantity
+from derms.domain.mode import Mode
+from derms.domain.quality import Quality
+from derms.domain.scope import Level, Places
+from derms.domain.settings import DispatchSettings
+from derms.domain.tags import TagKind
+from derms.field.journal import Journal
+from derms.field.orders import Orders
+from derms.field.poller import Poller
+from derms.field.reconcile import Reconciler
+from derms.link.answering import Answering
+from derms.link.local import SOCKET, LocalServer, this_boot
+from derms.service import order_commands
+from derms.service.clock import SystemClock
+from derms.service.order_desk import OrderDesk
+from tests.field.scripted import QUICK, Scripted, device
+
+ME = getpass.getuser()
+
+
+class Obedient(Scripted):
+    """Does what it is told, and takes setpoints."""
+
+    held: Command | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        takes = frozenset({Quantity.P_SET})
+        self.identity = replace(self.identity, capabilities=Capabilities(takes=takes, reverts=takes))
+
+    async def write(self, command: Command) -> None:
+        self.held = None if command.value_w is None else command
+        self.values["p_w"] = command.value_w or 0.0
+
+    async def read_back(self, quantity: Quantity) -> Held:
+        held = self.held if quantity is Quantity.P_SET else None
+        if held is None:
+            return Held(None, 0.0, 0.0, 1.0)
+        return Held(held.value_w, held.reversion_s, held.reversion_s, 1.0)
+
+
+@dataclass
+class Site:
+    """A site file whose gateway runs in a thread."""
+
+    path: Path
+    capture: pytest.CaptureFixture[str]
+    orders: Orders
+    battery: Obedient
+
+    def run(self, *words: str) -> tuple[int, str]:
+        """Exit status and output of a command."""
+        parser = argparse.ArgumentParser()
+        order_commands.add_commands(parser.add_subparsers(required=True))
+        options = parser.parse_args([*words, "-c", str(self.path)])
+        status = options.run(options)
+        out, err = self.capture.readouterr()
+        return status, out + err
+
+
+def _gateway(loop: asyncio.AbstractEventLoop, folder: Path) -> tuple[Poller, Reconciler, Obedient, Answering]:
+    clock, events = SystemClock(loop), list[Event]()
+    fleet = Fleet((device("bat0", DeviceKind.BATTERY), device("pv0")))
+    battery = Obedient(clock, 10e3)
+    sessions = {"bat0": battery, "pv0": Scripted(clock, 10e3)}
+    poller = Poller(fleet, sessions, clock, QUICK, random.Random(1), events.append)
+    journal = Journal.open(folder / "commands.journal")
+    places = Places(("bat0", "pv0"), ("f1", "f1"), {"battery": frozenset({"bat0"})})
+    orders = Orders.open(folder / "orders", fleet, places, Mode.AUTO, clock, events.append, fresh=journal.token == 1)
+    reconciler = Reconciler(
+        fleet, sessions, poller, journal, clock, DispatchSettings(), lambda record: None, events.append, orders
+    )
+    return poller, reconciler, battery, Answering(clock, this_boot(), OrderDesk(orders, reconciler).handlers())
+
+
+@pytest.fixture
+def site(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Site]:
+    path, folder = tmp_path / "site.toml", tmp_path / "data"
+    path.write_text('[site]\nname = "here"\n')
+    folder.mkdir()
+    started, stop, made = threading.Event(), threading.Event(), list[tuple[Orders, Obedient]]()
+
+    async def serve() -> None:
+        poller, reconciler, battery, answering = _gateway(asyncio.get_running_loop(), folder)
+        server = LocalServer(folder / SOCKET, answering)
+        await server.start()
+        running = asyncio.ensure_future(asyncio.gather(poller.run(), reconciler.run()))
+        for _ in range(1000):
+            if (poller.snapshot().quality == Quality.GOOD).all():
+                break
+            await asyncio.sleep(0.01)
+        made.append((reconciler.orders, battery))
+        started.set()
+        await asyncio.to_thread(stop.wait)
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+        server.close()
+        reconciler.journal.close()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    assert started.wait(30.0)
+    try:
+        yield Site(path, capsys, *made[0])
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_tag_is_hung_listed_and_taken_off(site: Site) -> None:
+    status, text = site.run("tag", "hang", "clearance", "--feeder", "f1", "--text", "crew at pole 17")
+    assert status == 0
+    assert f"clearance tag 1 on feeder f1, {ME} at" in text
+    assert "crew at pole 17" in site.run("tag", "list")[1]
+    assert json.loads(site.run("tag", "list", "--json")[1])["tags"][0]["kind"] == "clearance"
+    assert site.run("tag", "off", "1")[0] == 0
+    status, text = site.run("tag", "off", "1")
+    assert (status, "there is no tag 1" in text) == (1, True)
+    assert site.run("tag", "list")[1] == "no tag hangs\n"
+
+
+def test_a_mode_goes_down_in_one_command_and_up_with_evidence_only(site: Site) -> None:
+    assert site.run("mode", "set", "off", "--feeder", "f1", "--why", "storm")[0] == 0
+    assert f"feeder f1: off, {ME} storm" in site.run("mode", "list")[1]
+    assert site.run("mode", "set", "shadow", "--feeder", "f1")[0] == 0
+    status, text = site.run("mode", "set", "auto", "--feeder", "f1", "--json")
+    answer = json.loads(text)
+    assert (status, answer["ok"]) == (1, False)
+    assert [reason["by"] for reason in answer["reasons"]] == ["scorecard"]
+    status, text = site.run("mode", "approve", "7")
+    assert (status, "no plan is offered" in text) == (1, True)
+
+
+def test_a_value_is_selected_shown_and_operated_and_given_up_again(site: Site) -> None:
+    site.run("tag", "hang", "caution", "--device", "bat0", "--text", "dog in the yard")
+    status, text = site.run("set", "--device", "bat0", "--kw", "2.5", "--for", "30min", "--yes")
+    assert status == 0, text
+    assert "selected: p_set of device bat0, 1 devices: 2.5 kW for 1800 s" in text
+    assert "dog in the yard" in text
+    assert "goes out to bat0" in text
+    status, text = site.run("show", "--device", "bat0")
+    assert f"operator {ME} for another" in text
+    assert "if control died now, the fleet would be at" in text
+    assert site.run("set", "--device", "bat0", "--release", "--yes")[0] == 0
+    assert "device default" in site.run("show", "--device", "bat0")[1]
+
+
+def test_nothing_goes_out_without_a_yes(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    for answer, sent in (("n\n", False), ("\n", False), ("", False), ("y\n", True)):
+        monkeypatch.setattr("sys.stdin", _Terminal(answer))
+        status, text = site.run("set", "--group", "battery", "--kw", "-1")
+        assert (status == 0, "nothing was sent" in text) == (sent, not sent)
+        assert bool(site.orders.kept.claims) is sent
+        assert site.orders.selections.open == ()
+
+
+class _Terminal:
+    """A person at a terminal."""
+
+    def __init__(self, answer: str) -> None:
+        self._answer = answer
+
+    def isatty(self) -> bool:
+        return True
+
+    def readline(self) -> str:
+        return self._answer
+
+
+def test_why_lists_everything(site: Site) -> None:
+    site.run("tag", "hang", "automatic-control-inhibit", "--all", "--text", "meter test")
+    site.run("lock", "take", "--device", "bat0", "--for", "2h")
+    status, text = site.run("why", "--device", "bat0", "--kw", "99")
+    assert status == 0
+    by_hand, _, plans = text.partition("plans:")
+    assert "nothing stands in the way" in by_hand
+    assert "automatic-control inhibit tag 1" in plans
+    assert "will get another value" in plans
+    assert "nothing under device pv0 takes a p_set" in site.run("why", "--device", "pv0", "--kw", "1")[1]
+    assert site.run("lock", "give-back", "--device", "bat0")[0] == 0
+    assert site.run("lock", "give-back", "--device", "bat0")[0] == 1
+
+
+def test_a_substituted_value_is_shown_with_its_author(site: Site) -> None:
+    words = ("substitute", "--device", "pv0", "--column", "p_w", "--value", "4000", "--text", "meter is out")
+    assert site.run(*words)[0] == 0
+    assert f"substituted: pv0 p_w 4000, {ME}" in site.run("show")[1]
+    shown = json.loads(site.run("show", "--json")[1])
+    assert shown["substitutes"][0]["device"] == "pv0"
+    assert {row["id"] for row in shown["devices"]} == {"bat0", "pv0"}
+    assert shown["loss"]["unproven_count"] == 2
+    assert site.run("substitute", *words[1:4], "p_w", "--value", "1", "--text", " ")[0] == 1
+
+
+def test_without_a_gateway_or_a_site_file_a_command_says_so_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(text: str) -> tuple[int, str]:
+        path = tmp_path / "site.toml"
+        path.write_text(text)
+        parser = argparse.ArgumentParser()
+        order_commands.add_commands(parser.add_subparsers(required=True))
+        options = parser.parse_args(["show", "-c", str(path)])
+        status = options.run(options)
+        return status, capsys.readouterr().err
+
+    status, text = run('[storage]\ndirectory = "here"\n')
+    assert (status, f"no gateway at {tmp_path / 'here' / SOCKET}" in text) == (1, True)
+    assert run("[storage]\ndirectory = 5\n")[0] == 2
+    assert run("[storage")[0] == 2
+
+
+@pytest.mark.parametrize(("text", "length_s"), [("90s", 90.0), ("30min", 1800.0), ("1.5h", 5400.0)])
+def test_times_are_written_with_their_unit(text: str, length_s: float) -> None:
+    assert order_commands.seconds(text) == length_s
+    with pytest.raises(argparse.ArgumentTypeError):
+        order_commands.seconds(text[:-1] + "x")
+
+
+def test_the_words_of_the_parsers_are_those_of_the_enumerations() -> None:
+    assert tuple(kind.replace(" ", "-") for kind in TagKind) == order_commands.KINDS
+    assert tuple(ControlMode) == order_commands.MODES
+    assert tuple(Quantity) == order_commands.QUANTITIES
+    assert order_commands.COLUMNS == SUBSTITUTABLE
+    assert {Level.DEVICE, Level.GROUP, Level.FEEDER} == set(order_commands.LEVELS)

@@ -1,0 +1,202 @@
+"""The field of a simulation: hil's devices on the small feeder, a plant without a power flow, and what reaches them.
+
+Five devices are the product's: an inverter and a battery of the 701 family, one each of the older make, and the meter
+that stands for SCADA. Powers in W, + = injection.
+"""
+
+import random
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+
+from derms.domain.arrays import FloatArray
+from derms.domain.der import Fleet
+from derms.ports import Clock
+from derms.service.simulated import Trouble
+from feeders.catalog import load
+from hil.fault_kinds import Fault
+from hil.plant import Plant, Solved
+from hil.server import DeviceServer
+from hil.tap import AT_123, AT_124, AT_704
+from hil.world import World
+from tests.sim.frames import Damage, Wire
+from tests.sim.loop import SimLoop
+from tests.sim.schedule import EVERYWHERE, PESTER_S, Kind, Mishap
+
+PACKAGE = load("ieee13")
+DERS = ("pv01", "pv03", "bat01", "bat02")
+METER = "system"
+DEVICES = (*DERS, METER)
+LEGACY = frozenset({"pv03", "bat02"})
+HOST = "127.0.0.1"
+STARTS = (
+    datetime(2026, 4, 15, 13, 0, tzinfo=UTC),
+    datetime(2026, 4, 15, 19, 30, tzinfo=UTC),
+    datetime(2026, 4, 15, 23, 10, tzinfo=UTC),
+    datetime(2026, 11, 1, 7, 40, tzinfo=UTC),
+    datetime(2026, 3, 8, 9, 15, tzinfo=UTC),
+)
+"""Morning, noon, the evening over midnight of UTC, and the two nights in which clocks are put."""
+STEP_S = 5.0
+
+
+class FlatPlant:
+    """A feeder that only adds up: what its customers draw less what DER give, at a voltage that hardly moves."""
+
+    def __init__(self, plant: Plant, world: World, chance: np.random.Generator) -> None:
+        self.engine = plant.engine
+        self._nominal_w = plant.engine.layout.nominal_load_w
+        self._meters_v = world.solved.meter_v_v
+        self._v_pu = world.solved.v_pu
+        self._chance = chance
+
+    def step(self, load_factors: FloatArray, der_w: FloatArray, der_var: FloatArray) -> Solved:
+        """The same as hil's plant, without OpenDSS."""
+        head_w = (float(load_factors @ self._nominal_w) - float(der_w.sum())) / 3.0
+        wobble = 1.0 + 0.002 * float(self._chance.standard_normal())
+        return Solved(
+            v_pu=self._v_pu * wobble,
+            der_v_pu=np.full(len(der_w), wobble),
+            meter_v_v=self._meters_v * wobble,
+            head_w=np.full(3, head_w),
+            head_var=np.full(3, 0.3 * head_w),
+        )
+
+
+class SteppedClock:
+    """A loop's time, with a wall clock that others set."""
+
+    def __init__(self, loop: SimLoop, start: datetime) -> None:
+        self._loop, self._start = loop, start
+        self.off_s = 0.0
+
+    def monotonic_s(self) -> float:
+        return self._loop.time()
+
+    def utc(self) -> datetime:
+        return self._start + timedelta(seconds=self._loop.time() + self.off_s)
+
+
+def small_world(seed: int, *, publish: bool = True) -> World:
+    """A world of the small feeder at a time of day, with states of charge, that the seed gives."""
+    chance = random.Random(f"{seed}:world")
+    world = World(PACKAGE, seed=seed, start=chance.choice(STARTS), dt_s=STEP_S, publish=publish)
+    world.plant = FlatPlant(world.plant, world, np.random.default_rng(seed))  # type: ignore[assignment]
+    for row, der in enumerate(PACKAGE.ders):
+        if der.energy_wh > 0.0:
+            world.state.soc_frac[row] = chance.choice((0.11, 0.3, 0.5, 0.7, 0.94, chance.uniform(0.11, 0.94)))
+    return world
+
+
+def small_fleet(fleet: Fleet) -> Fleet:
+    """The product's part of it."""
+    return Fleet(tuple(device for device in fleet.devices if device.id in DEVICES))
+
+
+class Field:
+    """The ways to the devices and the devices themselves, as mishaps have them."""
+
+    def __init__(self, loop: SimLoop, world: World, ports: dict[str, int], clock: Clock, chance: random.Random) -> None:
+        self.world = world
+        self.ports = ports
+        self._loop = loop
+        self._wire: Wire = loop.wire
+        self._clock = clock
+        self._chance = chance
+        self._active: list[Mishap] = []
+        self.on_master = lambda device: None
+        """Told of each device that another master has just written to."""
+
+    async def begin(self, mishap: Mishap) -> None:
+        """Let it go wrong."""
+        if isinstance(mishap.kind, Fault):
+            self.server(mishap.target).fault(mishap.kind, mishap.value if mishap.value else None)
+            return
+        self._active.append(mishap)
+        if mishap.kind is Kind.RESET:
+            for link in tuple(self.server(mishap.target).links):
+                link.abort()
+        self._set(mishap.target)
+
+    async def end(self, mishap: Mishap) -> None:
+        """Let it be well again."""
+        if isinstance(mishap.kind, Fault):
+            await self.server(mishap.target).heal()
+            return
+        self._active.remove(mishap)
+        self._set(mishap.target)
+
+    def server(self, device: str) -> DeviceServer:
+        return self.world.servers[device]
+
+    def pestered(self, mishap: Mishap, times: int) -> bool:
+        """Whether another master writes to a device now for the next time."""
+        return self._clock.monotonic_s() >= mishap.start_s + times * PESTER_S
+
+    def meddle(self, device: str, frac: float) -> None:
+        """Another master writes a value of this part of the rating, past the product's ways."""
+        server, rated_w = self.server(device), self._rated_w(device)
+        battery, legacy = device.startswith("bat"), device in LEGACY
+        if battery and legacy:
+            rate = round(10000.0 * frac)
+            _put(server, AT_124 + 12, rate, -rate)
+            _put(server, AT_124 + 15, 300)
+            _put(server, AT_124 + 5, 3)
+        elif battery:
+            watts = round(frac * rated_w) & 0xFFFFFFFF
+            _put(server, AT_704 + 23, 1, watts >> 16, watts & 0xFFFF)
+            _put(server, AT_704 + 31, 0, 300)
+            _put(server, AT_704 + 22, 1)
+        elif legacy:
+            _put(server, AT_123 + 5, round(10000.0 * abs(frac)))
+            _put(server, AT_123 + 7, 300)
+            _put(server, AT_123 + 9, 1)
+        else:
+            _put(server, AT_704 + 15, round(10000.0 * abs(frac)))
+            _put(server, AT_704 + 18, 0, 300)
+            _put(server, AT_704 + 14, 1)
+        self.on_master(device)
+
+    def _rated_w(self, device: str) -> float:
+        return next(der.p_rated_w for der in PACKAGE.ders if der.id == device)
+
+    def _set(self, target: str) -> None:
+        for device in DEVICES if target == EVERYWHERE else (target,):
+            self._set_way(device)
+
+    def _set_way(self, device: str) -> None:
+        port = self.ports[device]
+        trouble, damage = Trouble(), Damage()
+        self._wire.refusing.discard(port)
+        for mishap in self._active:
+            if mishap.target not in (device, EVERYWHERE):
+                continue
+            match mishap.kind:
+                case Kind.CUT | Kind.PARTITION:
+                    trouble = replace(trouble, to_cut=True, back_cut=True)
+                case Kind.CUT_THERE:
+                    trouble = replace(trouble, to_cut=True)
+                case Kind.CUT_BACK:
+                    trouble = replace(trouble, back_cut=True)
+                case Kind.LATE:
+                    trouble = replace(trouble, latency_s=mishap.value, jitter_s=0.3 * mishap.value)
+                case Kind.LOSSY:
+                    trouble = replace(trouble, loss_frac=mishap.value)
+                case Kind.REFUSE:
+                    self._wire.refusing.add(port)
+                case Kind.SPLIT:
+                    damage = replace(damage, split_frac=mishap.value)
+                case Kind.DOUBLE:
+                    damage = replace(damage, double_frac=mishap.value)
+                case Kind.DAMAGE:
+                    damage = replace(damage, damage_frac=mishap.value)
+                case _:
+                    pass
+        self._wire.damage[port] = damage
+        self._loop.network.disturb((HOST, port), trouble)
+
+
+def _put(server: DeviceServer, address: int, *registers: int) -> None:
+    """Write registers as another client of the device would."""
+    server.write(address, b"".join((register & 0xFFFF).to_bytes(2, "big") for register in registers))

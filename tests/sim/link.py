@@ -1,0 +1,91 @@
+"""The link in a simulation: messages as bytes between lives, late, doubled, lost, or with nobody at the other end."""
+
+import asyncio
+import random
+from contextvars import Context, copy_context
+
+from derms.errors import LinkError
+from derms.link.answering import Answering
+from derms.link.asking import Envelopes, Reply, opened
+from derms.link.messages import PACKER, Answer
+from derms.ports import Clock
+from tests.sim.loop import LIFE, SimLoop
+
+BOOT = "simulation"
+LATENCY_S = 0.001
+
+
+class Exchange:
+    """Where the gateway is found, if it is there, and what is wrong with the way to it."""
+
+    def __init__(self, loop: SimLoop, chance: random.Random) -> None:
+        self.loop = loop
+        self.chance = chance
+        self.answering: Answering | None = None
+        self.context = Context()
+        """Of the gateway."""
+        self.cut = False
+        self.late_s = 0.0
+        self.double_frac = 0.0
+
+    def latency_s(self) -> float:
+        return LATENCY_S + self.late_s * self.chance.random()
+
+    def arrive(self, data: bytes, author: str, reply: asyncio.Future[bytes], context: Context) -> None:
+        """A request has come; what is cut off is lost."""
+        life = self.context.get(LIFE)
+        if self.cut or (life is not None and life.halted and life.alive):
+            return
+        if self.answering is None or life is None or not life.alive:
+            self._send(context, _fail, reply)
+            return
+        for _ in range(2 if self.chance.random() < self.double_frac else 1):
+            self.loop.create_task(self._answer(data, author, reply, context), context=self.context)
+
+    async def _answer(self, data: bytes, author: str, reply: asyncio.Future[bytes], context: Context) -> None:
+        assert self.answering is not None
+        answer = await self.answering.answer(PACKER.unpack(data), author)
+        if not self.cut:
+            self._send(context, _succeed, reply, PACKER.pack(answer))
+
+    def _send(self, context: Context, what: object, *args: object) -> None:
+        assert callable(what)
+        self.loop.call_at(self.loop.time() + self.latency_s(), what, *args, context=context)
+
+
+def _succeed(reply: asyncio.Future[bytes], data: bytes) -> None:
+    if not reply.done():
+        reply.set_result(data)
+
+
+def _fail(reply: asyncio.Future[bytes]) -> None:
+    if not reply.done():
+        reply.set_exception(LinkError("the gateway is not there"))
+
+
+class SimLink:
+    """One asker's end; see derms.link.asking.Link."""
+
+    def __init__(self, exchange: Exchange, clock: Clock, chance: random.Random, author: str) -> None:
+        self._exchange = exchange
+        self._clock = clock
+        self._author = author
+        self._envelopes = Envelopes(BOOT, chance)
+
+    async def ask(self, request: object, kind: type[Reply], *, within_s: float) -> Reply:
+        loop = self._exchange.loop
+        envelope = self._envelopes.sealed(request, self._clock.monotonic_s(), within_s)
+        reply: asyncio.Future[bytes] = loop.create_future()
+        loop.call_later(
+            self._exchange.latency_s(), self._exchange.arrive, PACKER.pack(envelope), self._author, reply, copy_context(),
+            context=Context(),
+        )  # fmt: skip
+        try:
+            async with asyncio.timeout(within_s):
+                data = await reply
+        except TimeoutError as error:
+            raise LinkError(f"{type(request).__name__}: no answer within {within_s:g} s") from error
+        answer = PACKER.unpack(data)
+        assert isinstance(answer, Answer)
+        return opened(answer, envelope, kind)
+
