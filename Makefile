@@ -11,7 +11,7 @@ COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --system-certs --univers
 	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check conformance fuzz infeasible mutants bench docs lock clean
+.PHONY: help demo test check conformance fuzz infeasible kill mutants sim soak bench docs lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -38,10 +38,19 @@ fuzz: $(OK) ## N mutated Modbus frames against the transport, judged by a decode
 infeasible: $(OK) ## N random measured states to the fleet planner: none without a plan; N=10000
 	@$(BIN)/python -m tests.optimize.states --states $(N) $(ARGS)
 
+kill: $(OK) ## gateway and brain killed at random moments under load, ROUNDS times: nothing lost, twice or late; ROUNDS=100
+	@$(ONE_THREAD) $(BIN)/python -m tests.kill.run $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
+
 mutants: $(OK) ## planted faults in our own code: how many do the tests catch, each within 60 s; SAMPLE=10
 	@$(BIN)/python -m tests.mutants.run $(if $(SAMPLE),--sample $(SAMPLE)) $(ARGS)
 
-bench: $(OK) ## a benchmark: NAME=field, fleet, isolation, plan, scale, solvers, value, forecast, day, linearise, estimate, territory or grid; its last line is one JSON object
+sim: $(OK) ## SEEDS simulated runs of the whole service with everything going wrong, and the fail-the-nth sweep
+	@$(ONE_THREAD) $(BIN)/python -m tests.sim.simulate $(if $(SEEDS),--seeds $(SEEDS)) $(ARGS)
+
+soak: $(OK) ## the same for HOURS and SEEDS on the lean tier; what is done already is not done again
+	@$(ONE_THREAD) $(BIN)/python -m tests.sim.soak $(if $(HOURS),--hours $(HOURS)) $(if $(SEEDS),--seeds $(SEEDS)) $(ARGS)
+
+bench: $(OK) ## a benchmark: NAME=field, fleet, isolation, plan, scale, solvers, value, forecast, day, emergency, linearise, estimate, territory or grid; its last line is one JSON object
 	@test -f "tests/bench/$(NAME).py" || { echo "give NAME, one of:" $(filter-out stage plan_pypsa value_world value_bound,$(basename $(notdir $(wildcard tests/bench/*.py)))); exit 2; }
 	@$(ONE_THREAD) $(BIN)/python tests/bench/$(NAME).py $(ARGS)
 

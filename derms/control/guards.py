@@ -5,7 +5,7 @@ The table GUARDS is their order and their names; a new guard is one function and
 moves give way to those before them: what has to go to a bound goes there at once.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -189,7 +189,8 @@ def _quota_guard(by: str, bounds: PowerBounds, given: GuardInput) -> PowerBounds
         return bounds
     for quota in moves.quotas:
         if quota.by == by:
-            change_w = np.where(quota.rows & ~bounds.empty, moves.change_w(np.clip(wanted_w, bounds.low_w, bounds.high_w)), 0.0)
+            to_w = np.clip(wanted_w, bounds.low_w, bounds.high_w)
+            change_w = np.where(quota.rows & ~bounds.empty, moves.change_w(to_w), 0.0)
             total_w = float(change_w.sum())
             if total_w > quota.left_w:
                 bounds = _within(bounds, moves, change_w * max(quota.left_w, 0.0) / total_w, change_w > 0.0)
@@ -225,18 +226,6 @@ GUARDS: tuple[tuple[str, Guard], ...] = (
 What is not finite never gets here: a claim with it is refused whole. The budget of writes is the last word after these
 (`derms/field/thrift.py`).
 """
-WHY: Mapping[str, str] = {
-    "quality": "no good and fresh values",
-    "identity": "another device answers than expected",
-    "certificate": "proven to keep a value for ever",
-    "mode": "the mode lets nobody pass",
-    "nameplate": "nothing that its kind and rating allow",
-    "device maximum": "nothing that it says it can",
-    "state of charge": "its charge is not known",
-    "tag": "a tag lets it not export",
-    "stop": "a stop is latched over it",
-}
-"""For people: why a guard leaves nothing of a device's power."""
 
 
 def allowed(given: GuardInput) -> PowerBounds:
@@ -268,10 +257,12 @@ def guard(wanted_w: FloatArray, given: GuardInput) -> Guarded:
     by = np.full(len(given.fleet), "", dtype=object)
     wanted = np.isfinite(wanted_w)
     for name, narrow in GUARDS:
-        nothing_before = bounds.empty
-        bounds = narrow(bounds, given)
+        before = bounds
+        bounds = narrow(before, given)
+        if bounds is before:
+            continue
         clipped_w = np.where(bounds.empty, np.nan, np.clip(wanted_w, bounds.low_w, bounds.high_w))
         moved = (by == "") & ~(clipped_w == wanted_w)
-        by[wanted & (moved | (bounds.empty & ~nothing_before))] = name
+        by[wanted & (moved | (bounds.empty & ~before.empty))] = name
         value_w = np.where(wanted, clipped_w, np.nan)
     return Guarded(value_w, tuple(by))

@@ -95,5 +95,8 @@ class Progress:
     """When each of these was confirmed; NaN for one that is not."""
 
     def __str__(self) -> str:
-        state = "latched" if self.latched else f"released, {self.kept_out} to be let in"
-        return f"stop {self.number} ({self.how}, {self.scope}) of {self.author}, {state}: {self.tally}"
+        what = f"stop {self.number} ({self.how}, {self.scope}) of {self.author}"
+        if not self.latched:
+            return f"{what}, released: {self.kept_out} to be let in"
+        approved = f", release approved by {self.approved_by}" if self.approved_by else ""
+        return f"{what}, latched{approved}: {self.tally}"

@@ -54,6 +54,10 @@ class Custody:
         """Rows that are left to another master for now."""
         return self._corrections.handed_over
 
+    def unasked(self, key: Key) -> bool:
+        """Whether a device has not said what it holds since this service began: one that died may have sent it last."""
+        return key in self.unknown and key not in self._foreign
+
     def keys(self, rows: Collection[int], among: Collection[Key]) -> list[Key]:
         """Those of some rows, in order."""
         return [key for row in sorted(rows) for key in sorted((row, quantity) for quantity in Quantity) if key in among]

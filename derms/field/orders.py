@@ -66,7 +66,7 @@ class Orders:
     _laid: Laid | None = None
 
     def __post_init__(self) -> None:
-        self.ladder = Ladder(self.clock, self.on_event, lambda: bool(self.stopped().all()), self.doubt)
+        self.ladder = Ladder(self.clock, self.on_event, self._all_stopped, self.doubt)
 
     @classmethod
     def open(
@@ -135,6 +135,11 @@ class Orders:
         """Devices over which a stop is latched, shape (n,)."""
         return self.laid.stopped
 
+    def _all_stopped(self) -> bool:
+        """A stop is latched over everything that is commanded."""
+        commanded = self.fleet.is_battery | self.fleet.is_pv
+        return bool(commanded.any() and self.stopped()[commanded].all())
+
     def silenced(self, event: Event) -> bool:
         """Whether a tag inhibits the alarms of what an event is about."""
         row = self.fleet.index.get(event.source)
@@ -189,30 +194,41 @@ class Orders:
             mode = CEILING[self.site]
         return found or Area(scope, mode, self.clock.monotonic_s(), GATEWAY, "as the site file says")
 
-    def set_mode(self, scope: Scope, to: ControlMode, author: str, why: str) -> Area | Refused:
-        """Put a feeder or group into another mode; a promotion needs its evidence."""
+    def set_mode(self, scope: Scope, to: ControlMode, author: str, why: str) -> tuple[Area, ...] | Refused:
+        """Put a feeder or group, or every feeder, into another mode; a promotion needs its evidence."""
         if refused := self._nobody_under(scope):
             return refused
-        area = modes.changed(self.area(scope), to, author, self._evidence(scope), why=why)
-        return area if isinstance(area, Refused) else self._change(*self._moved(area)) or area
+        if scope.level is Level.DEVICE:
+            return Refused((Reason("scope", "modes are of feeders and groups: a tag keeps a device out"),))
+        scopes = self._feeders() if scope.level is Level.ALL else [scope]
+        found = [modes.changed(self.area(it), to, author, self._evidence(it), why=why) for it in scopes]
+        reasons = tuple(reason for it in found if isinstance(it, Refused) for reason in it.reasons)
+        if reasons:
+            return Refused(tuple(dict.fromkeys(reasons)))
+        areas = tuple(it for it in found if isinstance(it, Area))
+        return self._change(*self._moved(areas)) or areas
+
+    def _feeders(self) -> list[Scope]:
+        return [Scope(Level.FEEDER, name) for name in dict.fromkeys(self.places.feeders) if name != NOWHERE]
 
     def doubt(self, topology: str, model: str) -> None:
         """Hear what speaks against topology and model: feeders above SHADOW go back there, and stay."""
         self.topology, self.model = topology, model
         if not topology and not model:
             return
-        feeders = [Scope(Level.FEEDER, name) for name in dict.fromkeys(self.places.feeders) if name != NOWHERE]
-        for scope in feeders:
+        for scope in self._feeders():
             before = self.area(scope)
             after = modes.settled(before, self._evidence(scope))
             if after.mode is not before.mode:
-                kept, kind, text, author = self._moved(after)
+                kept, kind, text, author = self._moved((after,))
                 self._hold(kept, kind, text, author, Severity.WARNING)
 
-    def _moved(self, area: Area) -> tuple[Kept, str, str, str]:
-        others = tuple(other for other in self.kept.areas if other.scope != area.scope)
-        text = f"{area.scope} is in {area.mode}" + (f": {area.why}" if area.why else "")
-        return replace(self.kept, areas=(*others, area)), "mode-changed", text, area.author
+    def _moved(self, areas: tuple[Area, ...]) -> tuple[Kept, str, str, str]:
+        scopes = {area.scope for area in areas}
+        others = tuple(other for other in self.kept.areas if other.scope not in scopes)
+        why = f": {areas[0].why}" if areas[0].why else ""
+        text = f"{', '.join(str(area.scope) for area in areas)} in {areas[0].mode}{why}"
+        return replace(self.kept, areas=(*others, *areas)), "mode-changed", text, areas[0].author
 
     def _evidence(self, scope: Scope) -> Evidence:
         now_s, card = self.clock.monotonic_s(), self.scorecards.get(scope)

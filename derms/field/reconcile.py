@@ -258,11 +258,19 @@ class Reconciler:
     async def _errand(
         self, durable: asyncio.Task[None], due: Sequence[Pending], kept: Sequence[Wish], unknown: Sequence[Key]
     ) -> None:
-        """Write what is due and what the device has lost, then learn what it holds that nobody here has given it."""
+        """Learn what the device holds that nobody here has given it, then write what is due and what it has lost.
+
+        Of a service that died before us it is not known what it still sent: nothing is written blindly on top of that.
+        """
         await asyncio.shield(durable)
+        await self.writer.ask_all([key for key in unknown if self.custody.unasked(key)])
+        for pending in due:
+            value_w = pending.command.value_w
+            if self.custody.unasked(pending.key) and value_w is not None and math.isfinite(value_w):
+                self.ledger.break_off(pending.key, "the device did not say what it holds")
         await self.writer.write_all(due)
         await self._mend(kept)
-        await self.writer.ask_all(unknown)
+        await self.writer.ask_all([key for key in unknown if key in self.custody.unknown])
 
     async def _mend(self, kept: Collection[Wish]) -> None:
         """Look whether a device holds what it may keep, and write what it does not hold any more."""
@@ -312,10 +320,11 @@ class Reconciler:
     async def hand_back(self) -> None:
         """Release every device that holds a command, of ours or of a service before us, to its own default, now.
 
-        For when `run` has ended.
+        For when `run` has ended. What a stop holds, or a tag keeps from energizing, is left to its own timer.
         """
         self.wishes.plans = Plans()
-        rows = sorted({row for row, _ in self.custody.held | self.custody.unknown})
+        alone = self.orders.laid.alone
+        rows = sorted({row for row, _ in self.custody.held | self.custody.unknown if not alone[row]})
         for row in rows:
             release = self._bounded(row, partial(self._let_go, row), HAND_BACK_S)
             self._start(row, asyncio.create_task(release, name=f"release {row}"))

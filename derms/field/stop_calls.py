@@ -38,7 +38,7 @@ class StopCalls:
     def start(self, rows: BoolArray, act: Callable[[int], Coroutine[Any, Any, None]], now_s: float) -> list[int]:
         """Speak to some devices, shape (n,), those first that are connected; the rows that found a place."""
         due = [row for row in np.flatnonzero(rows).tolist() if row not in self._busy]
-        here = [row for row in due if self.driver(row).connected][: AT_ONCE - len(self._busy)]
+        here = [row for row in due if self.driver(row).connected][: max(0, AT_ONCE - len(self._busy))]
         places = AWAY_AT_ONCE - sum(away for _, _, away in self._busy.values()) if due else 0
         away = [row for row in due if not self.driver(row).connected][: max(0, places)]
         for row in (*here, *away):

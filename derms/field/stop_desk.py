@@ -37,8 +37,8 @@ TICK_S, IDLE_S, PAUSE_S = 0.1, 1.0, 0.02
 """Longest time between two looks at what is due, while something is under way and else; and the shortest."""
 MEASURE_S = 1.0
 """Time between two looks at measured power, and at who is away."""
-REMEMBERED = 64
-"""Latest stops whose progress is kept once they are released, and requests that may come twice."""
+REMEMBERED, RELEASED_KEPT = 64, 8
+"""Requests that may come twice, and latest stops whose progress is kept once they are released."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +241,7 @@ class StopDesk:
         """Have devices told and looked at until cancelled; stops that were latched before are gone on with first."""
         for latch in self.orders.latches:
             if latch.number not in self._walks:
-                self._begin(latch, self._spared(latch.how), immediate=True, resumed=True)
+                self._begin(latch, self._spared(latch.how), immediate=True, resumed=not self.withdrawn.remembers)
         try:
             while True:
                 self._called.clear()
@@ -274,11 +274,7 @@ class StopDesk:
             self._measure(walks, now_s)
         for walk in walks:
             if walk.how is How.RELEASE:
-                walk.spare(
-                    spared(
-                        walk.how, [it for it in self.orders.latches if it != walk.latch], self.orders.board, walk.places
-                    )
-                )
+                walk.spare(self._spared(walk.how))
             walk.judge(now_s)
             self._calls.start(walk.due(now_s), partial(self.sender.tell, walk), now_s)
             self._calls.start(walk.to_look_at(now_s) & ~self._away, partial(self.sender.look, walk), now_s)
@@ -314,7 +310,7 @@ class StopDesk:
 
     def _forget(self, latched: set[int]) -> None:
         released = [number for number in self._walks if number not in latched]
-        for number in released[:-REMEMBERED]:
+        for number in released[:-RELEASED_KEPT]:
             del self._walks[number]
             self._told.discard(number)
 

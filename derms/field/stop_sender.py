@@ -7,9 +7,11 @@ from stopping. Letting in asks the lease as every other command does.
 
 import asyncio
 import math
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cache
 
 import numpy as np
 
@@ -17,7 +19,7 @@ from derms.control.latch import stop_bounds
 from derms.control.stopping import CEASING, QUANTITIES, Means, means_of, value_w
 from derms.domain.alarm import Event, Severity
 from derms.domain.arrays import BoolArray
-from derms.domain.dispatch import Applied, Command, Failed, Held, Rejected, Unknown
+from derms.domain.dispatch import Applied, Capabilities, Ceasing, Command, Failed, Held, Rejected, Unknown
 from derms.errors import DeviceRefused, FieldError, ProtocolViolation, WriteForbidden
 from derms.field.holdings import Holding
 from derms.field.ledger import Pending, Stage
@@ -33,6 +35,12 @@ ALONE_S = 1.0
 """For others to be done with a device."""
 
 
+@cache
+def _can(capabilities: Capabilities) -> BoolArray:
+    """Means that a device takes, shape (len(Means),)."""
+    return means_of([capabilities])[0]
+
+
 @dataclass(slots=True)
 class StopSender:
     """Speaks to devices for stops; see the module's text."""
@@ -41,6 +49,10 @@ class StopSender:
     orders: Orders
     withdrawn: Withdrawn
     on_event: Callable[[Event], None]
+    _doubts: set[tuple[int, Ceasing]] = field(default_factory=set)
+    """Devices that may have ceased for a stop without our having seen it."""
+    _entered: defaultdict[tuple[str, str], list[str]] = field(default_factory=lambda: defaultdict(list))
+    """What is to be told to the journal, and of which devices."""
     _commit: asyncio.Future[None] | None = None
     _journal_fails: bool = False
 
@@ -50,11 +62,15 @@ class StopSender:
         try:
             if not driver.connected:
                 await driver.connect()
-            walk.meet(row, means_of([driver.identity.capabilities])[0])
-            means = walk.means(row)
-            if means is None:
-                walk.cannot(row, self._now_s())
-                return
+        except FieldError as error:
+            walk.missed(row, str(error), self._now_s())
+            return
+        walk.meet(row, _can(driver.identity.capabilities))
+        means = walk.means(row)
+        if means is None:
+            walk.cannot(row, self._now_s())
+            return
+        try:
             async with self._alone_with(row):
                 await self._send(walk, row, means, driver)
         except (DeviceRefused, WriteForbidden) as error:
@@ -87,16 +103,30 @@ class StopSender:
 
     async def _cease(self, walk: Walk, row: int, means: Means, driver: DeviceDriver) -> None:
         by = CEASING[means]
-        self._enter(row, "stop-command", f"is to cease by {by.value}, for stop {walk.latch.number}")
+        self._enter(row, "stop-command", f"stop {walk.latch.number} has cease by {by.value}")
         await self._durable()
         walk.telling(row, means, self._now_s())
+        was_in = False
         try:
             was_in = await driver.cease(by)
-        except ProtocolViolation:  # it may have taken it: what it holds decides
-            was_in = True
+        except (DeviceRefused, WriteForbidden):
+            raise
+        except FieldError as error:  # it may have taken it, and will not say any more what was before
+            self._doubts.add((row, by))
+            if not isinstance(error, ProtocolViolation):
+                raise
         if was_in or walk.resumed:
             self.withdrawn.mark(row, by, withdrawn=True)
-        walk.read(row, means, 0.0 if await driver.ceased(by) else 1.0, self._now_s())
+        await self._see_ceased(walk, row, means, driver)
+
+    async def _see_ceased(self, walk: Walk, row: int, means: Means, driver: DeviceDriver) -> None:
+        """Read back whether a device is to cease; one that may have been told unseen, and is, was told by us."""
+        by = CEASING[means]
+        ceased = await driver.ceased(by)
+        if ceased and (row, by) in self._doubts:
+            self._doubts.discard((row, by))
+            self.withdrawn.mark(row, by, withdrawn=True)
+        walk.read(row, means, 0.0 if ceased else 1.0, self._now_s())
 
     async def _command(self, walk: Walk, row: int, means: Means, driver: DeviceDriver, value_w: float | None) -> None:
         """Write a value, or release it with None; what is not read back raises."""
@@ -172,9 +202,9 @@ class StopSender:
         told = walk.sent[row]
         try:
             async with self._alone_with(row):
-                for means, by in CEASING.items():
+                for means in CEASING:
                     if told[means]:
-                        walk.read(row, means, 0.0 if await driver.ceased(by) else 1.0, self._now_s())
+                        await self._see_ceased(walk, row, means, driver)
                 for means, quantity in QUANTITIES.items():
                     if quantity in takes and (told[means] or told[Means.RELEASE] or told[Means.HOLD]):
                         held = await driver.read_back(quantity)
@@ -190,7 +220,7 @@ class StopSender:
                 await driver.connect()
             async with self._alone_with(row):
                 for by in reversed(self.withdrawn.ways(row)):
-                    self._enter(row, "let-in", f"is permitted service again by {by.value}")
+                    self._enter(row, "let-in", f"permitted to energize again by {by.value}")
                     await self._durable()
                     reason = journal.refusal(journal.token, math.inf, self._now_s())
                     if reason is not None or not may(row):
@@ -213,13 +243,19 @@ class StopSender:
     # The journal, as far as it goes
 
     def _enter(self, row: int, kind: str, text: str) -> None:
-        device = self.reconciler.fleet.devices[row].id
-        event = Event(self.reconciler.clock.utc(), Severity.INFO, device, kind, f"{device} {text}")
-        self.reconciler.journal.tell(event)
+        """Have it in the journal that something is done at a device: together with others to which the same is done."""
+        self._entered[kind, text].append(self.reconciler.fleet.devices[row].id)
+
+    def _tell_journal(self) -> None:
+        entered, self._entered = self._entered, defaultdict(list)
+        for (kind, text), devices in entered.items():
+            at = self.reconciler.clock.utc()
+            self.reconciler.journal.tell(Event(at, Severity.INFO, "gateway", kind, f"{text}: {', '.join(devices)}"))
 
     async def _durable(self) -> None:
         """Have what was entered made durable, together with what others enter now, for as long as that may take."""
         await asyncio.sleep(0)
+        self._tell_journal()
         loop = asyncio.get_running_loop()
         end_s = loop.time() + JOURNAL_S
         if self._commit is not None and not await self._committed(self._commit, end_s):

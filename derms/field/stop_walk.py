@@ -54,7 +54,7 @@ class Walk:
     every_s: float
     immediate: bool = False
     resumed: bool = False
-    """It was latched before this process began: service that is withdrawn already was withdrawn for it."""
+    """It was latched before anybody here remembers: service that is withdrawn already was withdrawn for it."""
     attempt: IntArray = field(init=False)
     sent_s: FloatArray = field(init=False)
     """When this attempt was sent; inf before, -inf where it was refused and the next is due at once."""

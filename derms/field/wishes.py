@@ -88,6 +88,8 @@ class Wishes:
 
     def adopt(self, dispatch: Dispatch) -> None:
         """Take a newer dispatch; one that nobody could follow is refused, and the one before goes on until its end."""
+        if dispatch.valid_until_s <= self.orders.clock.monotonic_s():
+            return
         dispatch = _finite(dispatch, len(self.fleet))
         reasons = faults(dispatch, len(self.fleet), self.orders.clock.monotonic_s(), self.settings.validity_s)
         if not reasons:
@@ -127,7 +129,7 @@ class Wishes:
         """
         held_w = np.full(len(self.fleet), np.nan)
         laid = self.orders.laid
-        left = ~self.plans.followed(laid) & ~laid.alone
+        left = ~self.plans.followed(laid) & ~laid.alone & (self.fleet.is_battery | self.fleet.is_pv)
         if left.any():
             claims = self.claims(now_s)
             wanted = {quantity: self._wants(claims, quantity, now_s).value_w for quantity in Quantity}

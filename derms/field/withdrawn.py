@@ -36,6 +36,8 @@ class Withdrawn:
     disk: Disk = SYSTEM_DISK
     by: BoolArray = field(init=False)
     """Whether it is withdrawn from each device in each way, shape (n, len(WAYS))."""
+    remembers: bool = False
+    """It knows of the time before the start."""
     _changed: bool = False
     _saving: asyncio.Future[None] | None = None
     _fails: bool = False
@@ -54,6 +56,8 @@ class Withdrawn:
                         self.by[self.fleet.index[device], WAYS.index(Ceasing(way))] = True
         except (OSError, ValueError, AttributeError, TypeError) as error:
             self._tell("withdrawn-lost", f"nobody knows whom stops have shut out before the start: {path}: {error}")
+        else:
+            self.remembers = True
 
     @property
     def rows(self) -> BoolArray:

@@ -72,8 +72,11 @@ class Writer:
 
     async def _ask(self, key: Key) -> None:
         row, quantity = key
+        driver = self._driver(row)
         try:
-            held = await self._driver(row).read_back(quantity)
+            if not driver.connected:
+                await driver.connect()
+            held = await driver.read_back(quantity)
         except WriteForbidden:  # it does not take this quantity
             self.custody.unknown.discard(key)
         except FieldError:

@@ -43,7 +43,7 @@ from derms.forecast.record import (
 from derms.forecast.skill import Contest
 from derms.forecast.sky import NOW_S, CloudCourse, cloud_course, cloud_index, told_index
 from derms.forecast.sun import CLOUD_TYPICAL, SKY_MIN_PU
-from derms.forecast.weather import WeatherForecast
+from derms.forecast.weather import TellsTrouble, WeatherForecast
 
 FIT_DAYS_MIN = 365
 """Days of records from which a model of demand is fitted."""
@@ -342,13 +342,16 @@ class Forecaster:
         nothing = np.full(times_s.shape, np.nan)
         if self._weather is None:
             return nothing, ()
-        outlook = self._weather.outlook(datetime.fromtimestamp(now_s, tz=self._zone))
+        now = datetime.fromtimestamp(now_s, tz=self._zone)
+        outlook = self._weather.outlook(now)
+        trouble = self._weather.trouble(now) if isinstance(self._weather, TellsTrouble) else ()
+        self._sky_refused = trouble
+        words = tuple(refusal.text for refusal in trouble)
         if outlook is None:
-            self._sky_refused = ()
-            return nothing, ("no weather forecast",)
+            return nothing, words or ("no weather forecast",)
         index, passed = told_index(outlook, times_s, now_s, self._sky)
-        self._sky_refused = passed.refusals
-        words = tuple(refusal.text for refusal in passed.refusals)
+        self._sky_refused = (*trouble, *passed.refusals)
+        words = tuple(refusal.text for refusal in self._sky_refused)
         if np.isfinite(index).any():
             words = (f"weather forecast of {outlook.made_at.astimezone(self._zone):%H:%M}", *words)
         return index, words

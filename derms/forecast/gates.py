@@ -27,6 +27,7 @@ class Reason(StrEnum):
     CLIMATOLOGY = "climatology"
     STUCK = "stuck"
     SHIFTED = "shifted"
+    UNREADABLE = "unreadable"
 
 
 WORDS: Mapping[Reason, str] = {
@@ -40,6 +41,7 @@ WORDS: Mapping[Reason, str] = {
     Reason.CLIMATOLOGY: "beyond all that is usual at that time of day",
     Reason.STUCK: "the same for hours",
     Reason.SHIFTED: "not at their time of day: are clock and time zone right?",
+    Reason.UNREADABLE: "not to be read",
 }
 
 LATE_S = 3600.0

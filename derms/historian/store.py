@@ -32,7 +32,7 @@ from derms.domain.plan import Plan
 from derms.domain.quality import Quality
 from derms.domain.records import Position, Records
 from derms.domain.telemetry import TelemetrySnapshot
-from derms.errors import HistorianError
+from derms.errors import HistorianError, RecordError
 from derms.historian import replay, schema
 from derms.historian.schema import from_us, to_us
 
@@ -250,9 +250,9 @@ class Store:
     def decisions(self, start: datetime, end: datetime) -> Iterator[StoredDecision]:
         """Decisions of a period in order of time, each exactly as it was taken."""
         c = schema.decisions.c
-        query = select(c.body).where(c.at_us >= to_us(start), c.at_us < to_us(end)).order_by(c.at_us, c.id)
-        for row in self._read(query):
-            yield _decision(row.body)
+        query = select(c.plan_id, c.at_us, c.body).where(c.at_us >= to_us(start), c.at_us < to_us(end))
+        for row in self._read(query.order_by(c.at_us, c.id)):
+            yield _decision(row)
 
     def latest(self, *, plan_id: int | None = None, until: datetime | None = None) -> StoredDecision | None:
         """The latest decision, of those with a plan's number, and of those made until a time; None for none.
@@ -260,13 +260,18 @@ class Store:
         Numbers of plans begin anew with each start of the service.
         """
         c = schema.decisions.c
-        query = select(c.body).order_by(c.at_us.desc(), c.id.desc()).limit(1)
+        query = select(c.plan_id, c.at_us, c.body).order_by(c.at_us.desc(), c.id.desc()).limit(1)
         if plan_id is not None:
             query = query.where(c.plan_id == plan_id)
         if until is not None:
             query = query.where(c.at_us <= to_us(until))
         rows = self._read(query)
-        return _decision(rows[0].body) if rows else None
+        return _decision(rows[0]) if rows else None
+
+    def first_decision_at(self) -> datetime | None:
+        """When the first decision was made; None for none."""
+        rows = self._read(select(schema.decisions.c.at_us).order_by(schema.decisions.c.at_us).limit(1))
+        return from_us(rows[0].at_us) if rows else None
 
     def forecast_known_at(self, at: datetime) -> Forecast | None:
         """The newest forecast that was made by a time: what was known then; None for none."""
@@ -343,8 +348,12 @@ def _decision_row(plan: Plan, inputs: Mapping[str, object], names: tuple[str, ..
     return {"at_us": to_us(plan.made_at), "plan_id": plan.id, "source": plan.source.value, "body": body}
 
 
-def _decision(body: bytes) -> StoredDecision:
-    plan, inputs, *more = replay.unpack(body)
+def _decision(row: Any) -> StoredDecision:
+    try:
+        plan, inputs, *more = replay.unpack(row.body)
+    except RecordError as error:
+        at = from_us(row.at_us)
+        raise HistorianError(f"decision {row.plan_id}, made {at:%Y-%m-%dT%H:%M:%SZ}: {error}") from error
     return StoredDecision(plan.made_at, plan, inputs, *more)
 
 

@@ -1,7 +1,6 @@
 """The asking end of the link: what both adapters, and all who ask, have in common."""
 
 import itertools
-import random
 from typing import Any, Protocol, TypeVar
 
 from derms.errors import LinkError
@@ -27,9 +26,10 @@ class Link(Protocol):
 class Envelopes:
     """Puts requests into envelopes, each with an id of its own, and takes replies out of answers."""
 
-    def __init__(self, boot: str, chance: random.Random) -> None:
+    def __init__(self, boot: str, sender: str) -> None:
+        """`sender` is a name that nobody else on this link has."""
         self._boot = boot
-        self._name = f"{chance.getrandbits(64):016x}"
+        self._name = sender
         self._numbers = itertools.count(1)
 
     def sealed(self, request: object, now_s: float, within_s: float) -> Envelope:

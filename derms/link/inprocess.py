@@ -20,7 +20,7 @@ class InProcessLink:
         self._clock = clock
         self._author = author
         self._packed = packed
-        self._envelopes = Envelopes(BOOT, chance)
+        self._envelopes = Envelopes(BOOT, f"{chance.getrandbits(64):016x}")
         self.answering: Answering | None = None
         """None: nobody is there, or nothing gets through."""
 

@@ -110,7 +110,7 @@ class LocalLink:
     def __init__(self, path: Path, clock: Clock, chance: random.Random) -> None:
         self._path = _fits(path)
         self._clock = clock
-        self._envelopes = Envelopes(this_boot(), chance)
+        self._envelopes = Envelopes(this_boot(), f"{chance.getrandbits(64):016x}")
 
     async def ask(self, request: object, kind: type[Reply], *, within_s: float) -> Reply:
         what, writer = type(request).__name__, None
@@ -137,7 +137,8 @@ class LocalLink:
 def call(path: Path, request: object, kind: type[Reply], *, within_s: float) -> Reply:
     """Ask without a loop, for commands; raises LinkError as a link does."""
     what, end_s = type(request).__name__, time.monotonic() + within_s
-    envelope = Envelopes(this_boot(), random.SystemRandom()).sealed(request, time.monotonic(), within_s)
+    sender = f"{os.getpid()}-{time.monotonic_ns()}"
+    envelope = Envelopes(this_boot(), sender).sealed(request, time.monotonic(), within_s)
     try:
         with socket.socket(socket.AF_UNIX) as peer:
             peer.settimeout(within_s)

@@ -96,6 +96,26 @@ def feeder_limit(feeder: int) -> str:
     return f"feeder {feeder} power"
 
 
+def reserves_w(portfolio: Portfolio, fleet_w: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """What batteries could give and take beside what the fleet does, or is to do [W], shape (steps,) each."""
+    devices = portfolio.devices
+    return devices.discharge_max_w.sum(axis=0) - fleet_w, devices.charge_max_w.sum(axis=0) + fleet_w
+
+
+def _beyond_fleet(portfolio: Portfolio) -> BoolArray:
+    """Steps in which more is to be held in reserve than all batteries that are there can give, or take."""
+    up_w, down_w = reserves_w(portfolio, np.zeros(len(portfolio.hours)))
+    beyond: BoolArray = (portfolio.desk.reserve_up_w > up_w) | (portfolio.desk.reserve_down_w > down_w)
+    return beyond
+
+
+def _unkept_w(portfolio: Portfolio, fleet_w: FloatArray) -> FloatArray:
+    """What lacks of a reserve that is beyond the fleet [W], shape (steps,); 0 where it is not."""
+    up_w, down_w = reserves_w(portfolio, fleet_w)
+    lacks_w = np.maximum(portfolio.desk.reserve_up_w - up_w, portfolio.desk.reserve_down_w - down_w)
+    return np.where(_beyond_fleet(portfolio), np.maximum(lacks_w, 0.0), 0.0)
+
+
 def _strongest(effects: csr_array) -> FloatArray:
     """Greatest effect on each row, shape (rows,)."""
     if not effects.shape[0]:
@@ -276,7 +296,8 @@ class Master:
         status, result = self._solver.solve(), self._solver.result
         # The result of an earlier solve stays in the solver when a later one fails.
         if status == piqp.PIQP_SOLVED:
-            price = np.nan_to_num(np.array(result.z_bu)) + np.nan_to_num(np.array(result.z_bl))
+            # Of a variable that both bounds pin, each dual is any number: their difference is the price.
+            price = np.abs(np.nan_to_num(np.array(result.z_bu)) - np.nan_to_num(np.array(result.z_bl)))
             return _Found(np.array(result.x), price, int(result.info.iter), float(result.info.primal_obj), "PIQP")
         return _second(changed.form(), self._solver.settings.max_iter, f"PIQP: {status.name}")
 
@@ -356,6 +377,8 @@ class Master:
             put.put("flow", low=low / scale, high=high / scale)
             put.equal("flow", load_w / scale)
             put.slack("flow", self._slack_cost(portfolio))
+        # The pool has no limits to keep. Where batteries rest for a reserve that cannot be had, PV does not pay for it.
+        pv_w[-1][_beyond_fleet(portfolio)] = 0.0
         put.put("held", high=np.maximum(pv_w, 0.0) / scale)
         if self.support is not None:
             room = reactive_room(portfolio, zones) / scale
@@ -405,6 +428,8 @@ class Master:
         found = []
         for kind, (names, unit) in self._names(portfolio).items():
             slack = np.atleast_2d(self._of(x, f"{kind}_over") + self._of(x, f"{kind}_under"))
+            if kind == "reserve":
+                slack = np.maximum(slack, _unkept_w(portfolio, self._scale_w * self._of(x, "fleet")) / unit[0])
             found += [
                 Slack(names[row], int((slack[row] > SLACK_MIN_PU).sum()), float(slack[row].max() * unit[row]))
                 for row in np.flatnonzero((slack > SLACK_MIN_PU).any(axis=1))
@@ -470,7 +495,7 @@ class _Found:
 
     x: FloatArray
     price: FloatArray
-    """Duals of the bounds of x, both added."""
+    """What a little more room for x is worth: the difference of the duals of its bounds, without sign."""
     iterations: int
     objective: float
     solver: str
@@ -498,5 +523,5 @@ def _second(form: StandardForm, iterations: int, before: str) -> _Found:
     price = np.zeros(len(form.c))
     duals = np.array(solution.z)[len(form.b) + len(form.h) :]
     price[upper] += duals[: len(upper)]
-    price[lower] += duals[len(upper) :]
-    return _Found(np.array(solution.x), price, int(solution.iterations), float(solution.obj_val), "Clarabel")
+    price[lower] -= duals[len(upper) :]
+    return _Found(np.array(solution.x), np.abs(price), int(solution.iterations), float(solution.obj_val), "Clarabel")

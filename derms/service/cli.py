@@ -323,12 +323,18 @@ def _run(options: argparse.Namespace) -> int:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
         greeting = f"{site.name}: {len(site.fleet)} devices, mode {site.mode}; Ctrl-C ends"
-        return await Processes(options.config, stop_s=STOP_S).run(stop, greeting)
+        processes = Processes(lambda name: _words(name, options.config), stop_s=STOP_S)
+        return await processes.run(stop, greeting)
 
     status = asyncio.run(work())
     if status == OK:
         say("stopped" + ("; every device that was commanded has been handed back" if site.mode is Mode.AUTO else ""))
     return status
+
+
+def _words(name: str, config: Path) -> Sequence[str]:
+    """What starts one process of the service."""
+    return (sys.executable, "-X", "faulthandler", "-m", "derms", name, "-c", str(config), "--supervised")
 
 
 def _part(options: argparse.Namespace) -> int:
@@ -340,7 +346,7 @@ def _part(options: argparse.Namespace) -> int:
     with _loading():
         from derms.service import serving
     try:
-        return serving.run(options.command, site, supervised=options.supervised)
+        return serving.run(options.command, site, random.Random(), supervised=options.supervised)
     except OSError as error:
         print(f"derms: {error.filename or site.storage}: {error.strerror}", file=sys.stderr)
         return FAILED

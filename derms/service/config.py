@@ -1,6 +1,7 @@
 """The configuration of a site: the site file and the fleet file it names, with every mistake at once."""
 
 import csv
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +21,9 @@ from derms.domain.mode import Mode
 from derms.domain.settings import DispatchSettings, EstimateSettings, FieldSettings, PlanSettings, PlanWeights
 from derms.errors import ConfigError, Problem
 from derms.field.shards import refuses
+from derms.forecast.weather import read_weather, told
 from derms.ports import DriverInfo, DriverKit
-from derms.service.files import Report, did_you_mean, parse_number, read_csv, read_text
+from derms.service.files import Report, did_you_mean, in_order, parse_number, read_csv, read_text
 from derms.service.fleet_columns import describe_columns
 from derms.service.fleet_file import FleetFile, read_fleet
 from derms.service.point_map import describe_points
@@ -82,6 +84,8 @@ class Site:
     plan: PlanSettings
     estimate: EstimateSettings
     web: WebTable
+    notes: tuple[str, ...] = ()
+    """What is no mistake, and still worth a word."""
 
 
 def load_site(
@@ -115,6 +119,12 @@ def load_site(
     if site["mode"] is not None and refuses(Mode(site["mode"]), values["field"]["processes"]):
         wrong = f'[field] processes = {values["field"]["processes"]:g} with [site] mode = "auto"'
         report.add(file.where("field.processes"), wrong, "give 1: worker processes only observe")
+    weather = None if values["forecast"]["weather"] is None else path.parent / values["forecast"]["weather"]
+    if weather is not None and weather.exists():
+        sky = read_weather(weather)
+        report.problems += told((*sky.left_out, *sky.doubtful))
+    if fleet is not None:
+        _held_reserve(file, values["plan"], fleet)
     for key in ("tls_ca", "tls_certificate", "tls_key"):
         named = _named_file(file, path, f"field.{key}", values["field"][key])
         values["field"][key] = None if named is None else str(named)
@@ -122,7 +132,7 @@ def load_site(
     if storage.exists() and not storage.is_dir():
         report.add(file.where("storage.directory"), f"'{storage}' is not a folder", "name a folder")
     if report.problems or fleet is None or package is None or zone is None:
-        raise ConfigError(report.problems)
+        raise ConfigError(in_order(report.problems, first=report.file))
     return Site(
         name=site["name"],
         mode=Mode(site["mode"]),
@@ -133,7 +143,7 @@ def load_site(
         package=package,
         net_load_id=net_load_id,
         history=history,
-        weather=None if values["forecast"]["weather"] is None else path.parent / values["forecast"]["weather"],
+        weather=weather,
         scada=utility,
         storage=storage,
         field=FieldSettings(**values["field"]),
@@ -141,7 +151,23 @@ def load_site(
         plan=PlanSettings(**values["plan"], weights=PlanWeights(**values["plan.weights"])),
         estimate=EstimateSettings(**values["estimate"]),
         web=WebTable(**values["web"]),
+        notes=_notes(weather),
     )
+
+
+def _notes(weather: Path | None) -> tuple[str, ...]:
+    if weather is None or weather.exists():
+        return ()
+    return (f"[forecast] weather: there is no file '{weather}' yet; the sky is forecast without it until there is",)
+
+
+def _held_reserve(file: SiteFile, plan: Mapping[str, float], fleet: FleetFile) -> None:
+    """Refuse to hold more in reserve than all batteries together have as power."""
+    power_kw = sum(device.p_rated_w for device in fleet.devices if device.kind is DeviceKind.BATTERY) / 1e3
+    for key, does in (("reserve_up_kw", "give"), ("reserve_down_kw", "take")):
+        if not fleet.report.problems and plan[key] > power_kw:
+            wrong = f"[plan] {key} = {plan[key]:g}; the fleet's batteries {does} {power_kw:.0f} kW at most"
+            file.report.add(file.where(f"plan.{key}"), wrong, f"give at most {math.floor(power_kw)}")
 
 
 def load_fleet(

@@ -48,6 +48,8 @@ class Decided:
     contingency: str = ""
     """What would be worse than without the plan if all control were lost."""
     sign_changes: SignChanges | None = None
+    notes: tuple[str, ...] = ()
+    """How it was found, where that needs a word."""
 
     @classmethod
     def of(cls, stored: StoredDecision) -> "Decided":

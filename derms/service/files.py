@@ -3,7 +3,7 @@
 import csv
 import math
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from io import StringIO
@@ -28,6 +28,17 @@ class Report:
         """The mistakes so far and a last one, after which there is nothing more to look at."""
         self.add(where, wrong, right)
         return ConfigError(self.problems)
+
+
+def in_order(problems: Sequence[Problem], *, first: str) -> list[Problem]:
+    """Problems of the `first` file, then file by file as they came; in each by line or row, a whole file's first."""
+    files = list(dict.fromkeys([first, *(problem.file for problem in problems)]))
+
+    def place(problem: Problem) -> tuple[int, int]:
+        found = re.match(r"(?:line|row) (\d+)", problem.where)
+        return files.index(problem.file), int(found[1]) if found else 0
+
+    return sorted(problems, key=place)
 
 
 @dataclass(frozen=True)

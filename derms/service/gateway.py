@@ -39,6 +39,8 @@ from derms.service.trimming import Measure, Trimmer
 
 CERTIFICATES = "certificates"
 """Folder of the certificates that commissioning gave, in the storage folder."""
+WITHDRAWN = "withdrawn"
+"""File of the devices from which a stop has withdrawn service, in the storage folder."""
 ORDERS = "orders"
 """File of what people have laid down, in the storage folder."""
 DAWN_PU = 0.03
@@ -143,6 +145,8 @@ class Gateway:
             lambda: measure(self.poller.snapshot()).net_load_w,
             lambda row: is_proven(self.reconciler, row, clock.utc()),
             writes=site.mode is Mode.AUTO,
+            path=site.storage / WITHDRAWN,
+            disk=disk,
         )
         self.trimmer = Trimmer(self.reconciler, measure, on_event)
         self._close_unfinished(clock, on_event)

@@ -7,11 +7,12 @@ import numpy as np
 from derms.control import modes, permissives
 from derms.control.authority import Lock, Rank, left_to
 from derms.control.guards import GuardInput, allowed
-from derms.control.modes import Area, ControlMode
+from derms.control.modes import ControlMode
 from derms.control.permissives import Asked, Facts, Selected, Substitute
 from derms.domain.arrays import BoolArray
 from derms.domain.der import DISPATCHED_KINDS, DeviceKind
 from derms.domain.dispatch import Quantity
+from derms.domain.mode import Mode
 from derms.domain.refusal import Reason, Refused
 from derms.domain.tags import FORBIDS, Act, Tag
 from derms.field.orders import Orders
@@ -84,7 +85,9 @@ class OrderDesk:
     async def set_mode(self, request: SetMode, author: str) -> Done | Refused:
         """A promotion is refused with everything that is missing; a demotion is not."""
         found = self._orders.set_mode(request.scope, request.mode, author, request.why)
-        return Done(f"{found.scope} is in {found.mode}") if isinstance(found, Area) else found
+        if isinstance(found, Refused):
+            return found
+        return Done("\n".join(f"{area.scope} is in {area.mode}" for area in found))
 
     async def approve_plan(self, request: ApprovePlan, author: str) -> Done | Refused:
         refused = self._reconciler.wishes.approve(request.plan_id, author)
@@ -93,8 +96,8 @@ class OrderDesk:
     async def select(self, request: SelectCommand, author: str) -> CommandSelected | Refused:
         asked = Asked(author, request.scope, request.quantity, request.value_w, request.hold_s)
         facts = self._facts(request.quantity)
-        if ladder := self._ladder():
-            return Refused((*permissives.why_not(asked, facts, self._orders.selections), *ladder))
+        if silent := self._silent():
+            return Refused((*permissives.why_not(asked, facts, self._orders.selections), *silent))
         found = self._orders.select(asked, facts)
         if not isinstance(found, Selected):
             return found
@@ -105,8 +108,8 @@ class OrderDesk:
         orders, reconciler = self._orders, self._reconciler
         selection = next((it for it in orders.selections.open if it.number == request.number), None)
         facts = self._facts(Quantity.P_SET if selection is None else selection.asked.quantity)
-        if ladder := self._ladder():
-            return Refused(ladder)
+        if silent := self._silent():
+            return Refused(silent)
         found = orders.operate(request.number, author, facts, token=reconciler.journal.token)
         if isinstance(found, Refused):
             return found
@@ -120,9 +123,9 @@ class OrderDesk:
 
     async def why(self, request: AskWhy, author: str) -> WhyNot:
         asked = Asked(author, request.scope, request.quantity, request.value_w, request.hold_s)
-        facts, ladder = self._facts(request.quantity), self._ladder()
-        person = (*permissives.why_not(asked, facts, self._orders.selections), *ladder)
-        return WhyNot(person, (*self._against_plans(asked, facts), *ladder), permissives.notes(asked, facts))
+        facts, silent = self._facts(request.quantity), self._silent()
+        person = (*permissives.why_not(asked, facts, self._orders.selections), *silent)
+        return WhyNot(person, (*self._against_plans(asked, facts), *silent), permissives.notes(asked, facts))
 
     async def substitute(self, request: PutSubstitute, author: str) -> Done | Refused:
         row = self._orders.fleet.index.get(request.device)
@@ -137,10 +140,13 @@ class OrderDesk:
     async def show(self, request: Show, author: str) -> object:
         return shown(self._orders, self._reconciler, request.scope)
 
-    def _ladder(self) -> tuple[Reason, ...]:
+    def _silent(self) -> tuple[Reason, ...]:
         """Why no new value goes out at all."""
-        ladder = self._orders.ladder
-        return () if ladder.setpoints or ladder.position is None else (Reason("ladder", ladder.position.text),)
+        site, ladder = self._orders.site, self._orders.ladder
+        reasons = [] if site is Mode.AUTO else [Reason("site", f"the site file says {site}: nothing is written")]
+        if ladder.position is not None and not ladder.setpoints:
+            reasons.append(Reason("ladder", ladder.position.text))
+        return tuple(reasons)
 
     def _against_plans(self, asked: Asked, facts: Facts) -> tuple[Reason, ...]:
         """What keeps plans from the devices that a question is about."""

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from derms.domain.refusal import Reason
 from derms.link.orders import Shown, ShownDevice, WhyNot
 
+NAMED_MAX = 5
+"""Devices without proven reversion that are named; programs get more of them."""
+
 
 def why_text(why: WhyNot) -> str:
     """Everything that stands in the way, of a person and of plans."""
@@ -38,7 +41,8 @@ def shown_text(shown: Shown) -> str:
     if loss.for_ever:
         lines.append(f"hold a command that no timer ends: {', '.join(loss.for_ever)}")
     if loss.unproven_count:
-        lines.append(f"without proven reversion: {loss.unproven_count} ({', '.join(loss.unproven)})")
+        more = ", ..." if loss.unproven_count > NAMED_MAX else ""
+        lines.append(f"without proven reversion: {loss.unproven_count} ({', '.join(loss.unproven[:NAMED_MAX])}{more})")
     lines += ["", *(_device(it) for it in shown.devices)]
     if shown.left_out:
         lines.append(f"and {shown.left_out} more: name a feeder, group or device")

@@ -10,10 +10,9 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from derms.service.notify import ADDRESS, ALIVE, READY, WATCHDOG, Notifier
 from derms.service.words import say
@@ -28,7 +27,6 @@ STEADY_S = 300.0
 KILL_S = 5.0
 """For a process to tell where its threads stand before it is killed."""
 WATCH_S = 1.0
-SUPERVISED = "--supervised"
 
 
 @dataclass(slots=True)
@@ -62,9 +60,19 @@ class _Signs(asyncio.DatagramProtocol):
 class Processes:
     """Starts and watches the processes of one site; see the module's text."""
 
-    def __init__(self, config: Path, *, stop_s: float) -> None:
-        self._config = config
+    def __init__(
+        self,
+        command: Callable[[str], Sequence[str]],
+        *,
+        stop_s: float,
+        watchdogs_s: Mapping[str, float] = WATCHDOGS_S,
+        kill_s: float = KILL_S,
+    ) -> None:
+        """`command` gives the words that start a process of the name."""
+        self._command = command
         self._stop_s = stop_s
+        self._watchdogs_s = watchdogs_s
+        self._kill_s = kill_s
         self._above = Notifier()
         self.children: dict[str, Child] = {}
 
@@ -119,29 +127,37 @@ class Processes:
                     child.process.send_signal(signal.SIGTERM)
                 await asyncio.wait([ended], timeout=self._stop_s)
             if not ended.done():
-                await _kill(child, ended, f"did not end within {self._stop_s:.0f} s")
+                await self._kill(child, ended, f"did not end within {self._stop_s:.0f} s")
             await asyncio.gather(*passed)
             told.cancel()
             return await ended
 
     async def _look_after(self, child: Child, ended: "asyncio.Task[int]") -> None:
-        limit_s = WATCHDOGS_S[child.name] if child.ready.is_set() else READY_S
+        limit_s = self._watchdogs_s[child.name] if child.ready.is_set() else READY_S
         if not ended.done() and asyncio.get_running_loop().time() - child.heard_s > limit_s:
-            await _kill(child, ended, f"showed no progress for {limit_s:.0f} s")
+            await self._kill(child, ended, f"showed no progress for {limit_s:.0f} s")
+
+    async def _kill(self, child: Child, ended: "asyncio.Task[int]", why: str) -> None:
+        """End a process the hard way; it first tells where its threads stand."""
+        say(f"{child.name} {why}: it is killed")
+        with suppress(ProcessLookupError):
+            child.process.send_signal(signal.SIGABRT)
+            await asyncio.wait([ended], timeout=self._kill_s)
+            if not ended.done():
+                child.process.kill()
+        await asyncio.wait([ended])
 
     @asynccontextmanager
     async def _started(self, name: str) -> AsyncIterator[Child]:
         """A process, with a socket for its signs of life."""
         loop, address = asyncio.get_running_loop(), f"derms-{os.getpid()}-{name}"
-        words = ("-m", "derms", name, "-c", str(self._config), SUPERVISED)
-        watchdog_us = str(round(1e6 * WATCHDOGS_S[name]))
+        watchdog_us = str(round(1e6 * self._watchdogs_s[name]))
         signs = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         with contextlib.closing(signs):
             signs.bind("\0" + address)
             signs.setblocking(False)
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *("-X", "faulthandler", *words),
+                *self._command(name),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
@@ -176,14 +192,3 @@ async def _either(ended: "asyncio.Task[int]", stop: asyncio.Event, within_s: flo
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait([ended, stopping], timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
-
-
-async def _kill(child: Child, ended: "asyncio.Task[int]", why: str) -> None:
-    """End a process the hard way; it first tells where its threads stand."""
-    say(f"{child.name} {why}: it is killed")
-    with suppress(ProcessLookupError):
-        child.process.send_signal(signal.SIGABRT)
-        await asyncio.wait([ended], timeout=KILL_S)
-        if not ended.done():
-            child.process.kill()
-    await asyncio.wait([ended])

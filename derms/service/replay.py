@@ -51,6 +51,8 @@ class Replayed:
     """What there is to say besides."""
     undone: bool = False
     """Nothing could be made again."""
+    notes: tuple[str, ...] = ()
+    """How the decision was found, where that needs a word."""
 
     @property
     def same(self) -> bool:
@@ -59,6 +61,10 @@ class Replayed:
 
 def replayed(decided: Decided) -> Replayed:
     """Plan again from the stored inputs, and share out; the record is not touched."""
+    return replace(_replayed(decided), notes=decided.notes)
+
+
+def _replayed(decided: Decided) -> Replayed:
     number, others = decided.plan.id, tuple(_others(decided.made_with, made_with()))
     if decided.portfolio is None or decided.planner_state is None:
         words = f"the record has no inputs of the optimizer; the plan is of {decided.plan.source}"
@@ -161,7 +167,7 @@ def as_text(result: Replayed) -> str:
             lines.append(f"  and {more} more places")
     if not result.same and result.other_versions:
         lines.append("made with other versions: " + "; ".join(result.other_versions))
-    return "\n".join(lines)
+    return "\n".join([*result.notes, *lines])
 
 
 def as_json(result: Replayed) -> str:

@@ -9,7 +9,6 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 from derms.domain.alarm import Event
@@ -69,11 +68,11 @@ def _nobodys(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         loop.default_exception_handler(context)
 
 
-async def serve_gateway(site: Site, *, supervised: bool) -> int:
+async def serve_gateway(site: Site, chance: random.Random, *, supervised: bool) -> int:
     """Run the gateway until it is stopped; 0, or 1 where devices could not be handed back."""
     loop, notifier = asyncio.get_running_loop(), Notifier()
     stop = _stop_signs(supervised=supervised)
-    around = Surroundings(clock=SystemClock(loop), runner=run_scheduled, chance=random.Random())
+    around = Surroundings(clock=SystemClock(loop), runner=run_scheduled, chance=chance)
     part = GatewayPart(
         site, around, drivers=plugins.drivers(), boot=this_boot(), on_event=lambda event: _told(event, site)
     )
@@ -97,13 +96,13 @@ async def serve_gateway(site: Site, *, supervised: bool) -> int:
     return 1 if left else 0
 
 
-async def serve_brain(site: Site, *, supervised: bool) -> int:
+async def serve_brain(site: Site, chance: random.Random, *, supervised: bool) -> int:
     """Run the brain until it is stopped."""
     from derms.service.brain_part import BrainPart
 
     loop, notifier = asyncio.get_running_loop(), Notifier()
     stop = _stop_signs(supervised=supervised)
-    executor, chance = ThreadPoolExecutor(1, "engine"), random.Random()
+    executor = ThreadPoolExecutor(1, "engine")
     clock = SystemClock(loop)
     around = Surroundings(
         clock=clock, runner=run_scheduled, chance=chance, executor=executor, plan_deadline_s=PLAN_DEADLINE_S
@@ -126,7 +125,7 @@ async def serve_brain(site: Site, *, supervised: bool) -> int:
     return status
 
 
-async def serve_web(site: Site, *, supervised: bool) -> int:
+async def serve_web(site: Site, chance: random.Random, *, supervised: bool) -> int:
     """Run the web process until it is stopped."""
     from derms.service.web import HealthServer
 
@@ -179,9 +178,9 @@ async def _statuses(part: Any, site: Site) -> None:
         say(status_line(part.brain, part.alarms, site.timezone))
 
 
-def run(process: str, site: Site, *, supervised: bool) -> int:
+def run(process: str, site: Site, chance: random.Random, *, supervised: bool) -> int:
     """Run one of the processes until it is stopped; its exit status."""
     import uvloop
 
     serve = {"gateway": serve_gateway, "brain": serve_brain, "web": serve_web}[process]
-    return uvloop.run(partial(serve, site, supervised=supervised)())
+    return uvloop.run(serve(site, chance, supervised=supervised))

@@ -124,6 +124,22 @@ RELATIONS = (
 STEPS_MIN = (15, 30, 60)
 """Lengths of which three hours and an hour hold whole numbers, and that begin with the quarters of the clock."""
 
+TOML_REMEDIES = (
+    ("table declaration", "close the bracket: a table begins with [name]"),
+    ("array declaration", "write [name]: a table has one bracket on each side"),
+    ("Cannot declare", "keep one of the two tables of that name, with the keys of both"),
+    ("Cannot overwrite", "keep one of the two lines with that key"),
+    ("Unterminated string", 'close the quotation mark: `key = "value"`'),
+    ("Illegal character '\\n'", 'close the quotation mark: `key = "value"`'),
+    ('Expected "\'"', "close the quotation mark: `key = 'value'`"),
+    ("Unescaped", "put a text with \\ between single quotation marks: `key = 'value'`"),
+    ("Unclosed array", "close the bracket of the list: `key = [1, 2]`"),
+    ("newline or end of document", "write one `key = value` on each line, [table] on one of its own, and 1.5 for 1,5"),
+    ("Invalid value", 'write a text as `key = "value"`, a number as `key = 0.5`'),
+    ("", 'write `key = "value"`'),
+)
+"""Words of the parser's error, and what would be right; the first that fits."""
+
 Values = dict[str, dict[str, Any]]
 
 
@@ -141,7 +157,8 @@ class SiteFile:
         except tomllib.TOMLDecodeError as error:
             found = re.search(r"at line (\d+)", str(error))
             line = found[1] if found else str(source.count("\n") + 1)
-            raise self.report.error(f"line {line}", f"is not TOML ({error})", 'write `key = "value"`') from error
+            right = next(right for words, right in TOML_REMEDIES if words in str(error))
+            raise self.report.error(f"line {line}", f"is not TOML ({error})", right) from error
         self._lines = dict(_lines(source))
 
     def where(self, path: str) -> str:

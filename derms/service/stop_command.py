@@ -17,15 +17,16 @@ from derms.control.stop_report import NOT_ISOLATION, Preview, Progress
 from derms.control.stopping import WAYS, How
 from derms.domain.scope import EVERYTHING, Level, Scope
 from derms.errors import ConfigError, LinkError
-from derms.link.local import SOCKET, call
+from derms.link.local import call
 from derms.link.stops import StopHurry, StopPreview, StopRelease, StopReply, StopRequest, StopStatus
+from derms.service.storage_path import socket_of
 
 OK, SOME_UNKNOWN, WRONG_INPUT = 0, 1, 2
 WITHIN_S = 5.0
 """For the gateway to answer."""
 AGAIN_S = 0.25
 """Between two questions how far a stop has come."""
-AWAY_S = 30.0
+TRIES = 120
 """Without an answer, after which it is not asked any more."""
 
 
@@ -58,10 +59,8 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def run(options: argparse.Namespace) -> int:
     """Do what was asked; the exit status."""
-    from derms.service.storage_path import storage_of
-
     try:
-        socket = storage_of(options.config) / SOCKET
+        socket = socket_of(options.config)
     except ConfigError as error:
         return _wrong(options, [str(problem) for problem in error.problems])
     try:
@@ -133,9 +132,11 @@ def _tell(found: Progress, options: argparse.Namespace) -> None:
 
 
 def _tell_all(stops: tuple[Progress, ...], options: argparse.Namespace) -> int:
-    lines = [line for found in stops for line in (str(found), *(f"  {why}" for why in found.why))]
+    latched = [found for found in stops if found.latched]
+    lines = [line for found in latched for line in (str(found), *(f"  {why}" for why in found.why))]
+    lines += [str(found) for found in stops if not found.latched]
     _say(options, {"ok": True, "stops": [_as_json(found) for found in stops]}, lines or ["no stop is latched"])
-    return SOME_UNKNOWN if any(found.tally.unknown for found in stops) else OK
+    return SOME_UNKNOWN if any(found.tally.unknown for found in latched) else OK
 
 
 def _release(socket: Path, options: argparse.Namespace) -> int:
@@ -168,12 +169,13 @@ def _as_json(found: Progress) -> dict[str, Any]:
 
 def _ask(socket: Path, request: object, *, again: bool = False) -> StopReply:
     """The gateway's reply; asked `again` for a while where that does no harm. Raises LinkError, or _Refused."""
-    end_s = time.monotonic() + AWAY_S
+    left = TRIES if again else 1
     while True:
+        left -= 1
         try:
             reply = call(socket, request, StopReply, within_s=WITHIN_S)
         except LinkError:
-            if not again or time.monotonic() > end_s:
+            if left <= 0:
                 raise
             time.sleep(AGAIN_S)
         else:

@@ -13,7 +13,7 @@ import numpy as np
 from derms.domain.arrays import FloatArray
 from derms.errors import PlanError
 from derms.optimize.fleet import FleetPlan, FleetPlanner, PlannerState
-from derms.optimize.horizon import period_means
+from derms.optimize.horizon import period_means, period_of
 from derms.optimize.master import Binding, feeder_limit
 from derms.optimize.portfolio import Portfolio
 from derms.service.decided import Decided
@@ -65,6 +65,10 @@ class Effect:
     """PV."""
     usd: float = np.nan
     """Of the whole objective, as money; NaN where the peak has no weight, or a penalty for what gave way is in it."""
+    usd_peaks: float = np.nan
+    """Of that what the peaks of all days are worth."""
+    usd_rises: float = np.nan
+    """And what their steepest rises over three hours are; the rest is of the other aims."""
     gives_way: tuple[str, ...] = ()
     """Limits that give way in the re-plan, and do not in the plan."""
     wrong: str = ""
@@ -112,7 +116,6 @@ def effects(decided: Decided, peak_price: float) -> Iterator[Effect]:
     binding = worths(decided, peak_price)
     if portfolio is None or state is None or not binding:
         return
-    money = usd_per_objective(state, peak_price)
     planner = FleetPlanner.resumed(state)
     tried = [(worth, wider) for worth in binding if (wider := widened(portfolio, worth.limit)) is not None]
     tried.sort(key=lambda pair: -pair[0].per_kw * pair[1].room_kw)
@@ -122,7 +125,7 @@ def effects(decided: Decided, peak_price: float) -> Iterator[Effect]:
         except PlanError as error:
             yield Effect(worth.limit, wider.words, wrong=str(error))
         else:
-            yield _effect(worth.limit, wider.words, portfolio, before, after, money)
+            yield _effect(worth.limit, wider.words, portfolio, before, after, state, peak_price)
 
 
 def at_rest(decided: Decided, peak_price: float) -> Effect | None:
@@ -140,7 +143,7 @@ def at_rest(decided: Decided, peak_price: float) -> Effect | None:
         before, after = _pair(planner, portfolio, idle, decided.iterations)
     except PlanError as error:
         return Effect(BATTERIES, words, wrong=str(error))
-    return _effect(BATTERIES, words, portfolio, before, after, usd_per_objective(state, peak_price))
+    return _effect(BATTERIES, words, portfolio, before, after, state, peak_price)
 
 
 def _pair(
@@ -156,13 +159,24 @@ def _pair(
     return before, after
 
 
-def _effect(limit: str, words: str, portfolio: Portfolio, before: FleetPlan, after: FleetPlan, money: float) -> Effect:
+def _effect(
+    limit: str,
+    words: str,
+    portfolio: Portfolio,
+    before: FleetPlan,
+    after: FleetPlan,
+    state: PlannerState,
+    peak_price: float,
+) -> Effect:
+    money = usd_per_objective(state, peak_price)
     fleet_w = [plan.solution.injected_w.sum(axis=0) for plan in (before, after)]
     held_wh = [float((plan.held_w @ portfolio.hours).sum()) for plan in (before, after)]
     net_w = [plan.solution.net_w for plan in (before, after)]
     known = {slack.limit for slack in before.gave_way}
     if before.solution.slacks or after.solution.slacks:
         money = float("nan")
+    aims = [course_aims_w(portfolio, course_w) for course_w in net_w]
+    peaks_w, rises_w = (old_w - new_w for old_w, new_w in zip(*aims, strict=True))
     return Effect(
         limit,
         words,
@@ -173,8 +187,22 @@ def _effect(limit: str, words: str, portfolio: Portfolio, before: FleetPlan, aft
         moved_w=float(np.abs(before.feeder_w - after.feeder_w).max()),
         held_less_wh=held_wh[0] - held_wh[1],
         usd=(before.solution.objective - after.solution.objective) * money,
+        usd_peaks=state.weights.peak * peaks_w / state.scale_w * money,
+        usd_rises=state.weights.ramp_3h * rises_w / state.scale_w * money,
         gives_way=tuple(slack.limit for slack in after.gave_way if slack.limit not in known),
     )
+
+
+def course_aims_w(portfolio: Portfolio, net_w: FloatArray) -> tuple[float, float]:
+    """What the objective counts of a course of net load: the sum over days of peaks, and of steepest rises [W]."""
+    days, hours, past_w = portfolio.counted(), portfolio.hours, portfolio.past_net_w
+    has = days.has()
+    peaks_w = np.maximum(np.where(has, net_w, -np.inf).max(axis=1), days.peak_w)[has.any(axis=1)]
+    course_w = np.concatenate([past_w, period_means(hours, portfolio.period_h) @ net_w])
+    # A period is of the day in which it ends.
+    last = np.flatnonzero(np.diff(period_of(hours, portfolio.period_h), append=-1))
+    rises_w = np.where(has[:, last], course_w[len(past_w) :] - course_w[: -len(past_w)], 0.0).max(axis=1)
+    return float(peaks_w.sum()), float(np.maximum(np.maximum(rises_w, days.rise_w), 0.0).sum())
 
 
 def steepest_w(portfolio: Portfolio, net_w: FloatArray) -> float:

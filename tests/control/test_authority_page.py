@@ -5,6 +5,7 @@ from pathlib import Path
 
 from derms.control.authority import Rank
 from derms.control.degraded import LADDER
+from derms.control.guards import GUARDS
 from derms.control.latch import APPROVAL_S
 from derms.control.modes import PASSES, ControlMode
 from derms.control.permissives import HOLD_MAX_S, SELECT_S
@@ -25,6 +26,10 @@ def test_what_each_tag_forbids() -> None:
     told = {tag: cells[0] for tag, cells in _table("Tags").items()}
     assert told.pop("caution").startswith("nothing")
     assert told == {kind: ", ".join(act for act in Act if act in acts) for kind, acts in FORBIDS.items() if acts}
+
+
+def test_the_guards_in_their_order() -> None:
+    assert list(_table("Guards")) == [name for name, _ in GUARDS]
 
 
 def test_the_ranks_and_whom_each_mode_lets_pass() -> None:

@@ -147,3 +147,15 @@ def test_whose_commands_reach_devices_in_each_mode(rank: Rank, approved: bool, r
 def test_a_higher_mode_lets_everyone_pass_whom_a_lower_one_lets() -> None:
     modes = list(ControlMode)
     assert all(PASSES[low] <= PASSES[high] for low, high in pairwise(modes))
+
+
+def test_a_feeder_of_which_nothing_is_said_begins_where_it_is_told_and_a_device_on_none_in_shadow() -> None:
+    nowhere = DEVICES.index("pv2")
+    for start in ControlMode:
+        found = levels((), PLACES, start)
+        assert (np.delete(found, nowhere) == start.level).all()
+        assert found[nowhere] == min(start.level, SHADOW.level)
+    found = levels((_area(SHADOW),), PLACES, AUTO)
+    assert [found[row] for row in range(len(DEVICES) - 1)] == [
+        (SHADOW if feeder == "f1" else AUTO).level for feeder in PLACES.feeders[:-1]
+    ]

@@ -35,6 +35,7 @@ from derms.control.stopping import (
     default_meets,
     due,
     ladders,
+    let_in_now,
     means_of,
     needed,
     next_attempt,
@@ -362,3 +363,31 @@ def test_a_release_to_autonomous_undoes_no_other_stop_and_passes_no_clearance() 
     assert [DEVICES[row] for row in np.flatnonzero(left_alone)] == ["bat0", "pv0"]
     for how in set(How) - {How.RELEASE}:
         assert not spared(how, latches, board, PLACES).any()
+
+
+def test_devices_that_have_time_left_are_under_way_and_not_unknown() -> None:
+    every, nobody = np.ones(COUNT, dtype=np.bool_), np.zeros(COUNT, dtype=np.bool_)
+    waiting = np.arange(COUNT) < 4
+    found = tally(every, np.arange(COUNT) == 0, nobody, np.full(COUNT, np.nan), PLACES, waiting=waiting)
+    assert (found.confirmed, found.waiting, found.unknown) == (1, 3, DEVICES[4:])
+    assert not found.settled
+    assert str(found) == "1 of 6 confirmed, 3 under way, 2 unknown: bat2, pv2"
+
+
+@pytest.mark.parametrize(("stage_w", "count"), [(0.0, 1), (30e3, 1), (60e3, 2), (1e9, 3)])
+def test_those_who_wait_are_let_in_as_far_as_a_stage_goes_and_one_always(stage_w: float, count: int) -> None:
+    waiting = np.array([False, True, False, True, False, True])
+    rows = let_in_now(waiting, np.full(COUNT, 30e3), stage_w=stage_w)
+    assert np.flatnonzero(rows).tolist() == [1, 3, 5][:count]
+
+
+def test_a_preview_without_a_net_load_says_so() -> None:
+    shown = preview(How.CEASE, F1, _devices(), PLACES, net_load_w=math.nan, stage_w=1e9, every_s=10.0)
+    assert "net load not known" in str(shown)
+    only_first = np.arange(COUNT) == 0
+    assert (
+        preview(
+            How.CEASE, EVERYTHING, _devices(), PLACES, net_load_w=0.0, stage_w=1e9, every_s=1.0, among=only_first
+        ).devices
+        == 1
+    )

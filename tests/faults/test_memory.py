@@ -16,7 +16,7 @@ DEVICES = ("bat01", "bat02", "bat03", "pv01", "pv04", "head")
 OURS = [str(Path(package.__path__[0]) / "*") for package in (derms, drivers)]
 TURNS, TURN_S = 12, 75.0
 """Changes of what is wanted in one part of the time, and how long each lasts."""
-LEEWAY_BYTES = 12_000
+LEEWAY_BYTES = 4_000
 """Caches and what is under way at one moment and not at another."""
 
 
@@ -44,8 +44,7 @@ def test_what_the_gateway_holds_in_memory_is_the_same_later_on(tmp_path: Path, m
             held = [await _held_after_a_while(rig) for _ in range(3)]
         finally:
             tracemalloc.stop()
-        print(held, rig.reconciler.counts.writes)
         assert rig.reconciler.counts.writes > 100
-        assert held[2] - held[0] < LEEWAY_BYTES
+        assert held[2] - held[1] < LEEWAY_BYTES
 
     in_the_field(scenario, tmp_path, devices=DEVICES, dispatch=replace(QUICK, deadband_frac=0.01))

@@ -53,9 +53,7 @@ def test_a_command_of_a_gateway_whose_lease_another_one_has_taken_is_never_sent(
         turning.cancel()
         await asyncio.gather(turning, return_exceptions=True)
 
-    in_the_field(
-        scenario, tmp_path, devices=("bat01",), dispatch=replace(QUICK, interval_s=15.0), driver=SlowToConnect
-    )
+    in_the_field(scenario, tmp_path, devices=("bat01",), dispatch=replace(QUICK, interval_s=15.0), driver=SlowToConnect)
 
 
 def test_a_command_that_wakes_after_its_deadline_is_never_sent(tmp_path: Path) -> None:
@@ -66,6 +64,4 @@ def test_a_command_that_wakes_after_its_deadline_is_never_sent(tmp_path: Path) -
         assert rig.wire == []
         assert rig.outcomes[0].outcome == Expired()
 
-    in_the_field(
-        scenario, tmp_path, devices=("bat01",), dispatch=replace(QUICK, interval_s=15.0), driver=SlowToConnect
-    )
+    in_the_field(scenario, tmp_path, devices=("bat01",), dispatch=replace(QUICK, interval_s=15.0), driver=SlowToConnect)

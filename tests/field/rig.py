@@ -214,7 +214,7 @@ def in_the_field(
 ) -> None:
     """Tell a scenario on some devices of a fresh world, from the moment that each has been polled once.
 
-    `standing` keeps the world from moving; `driver` opens its drivers; `remembers` keeps orders in a file of the folder.
+    `standing` keeps the world from moving; `driver` opens its drivers; `remembers` keeps orders in a file.
     """
 
     async def main(loop: SimulatedLoop) -> None:

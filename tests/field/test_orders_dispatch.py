@@ -7,17 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from derms.control.modes import MARKS, Area, ControlMode, Scorecard
+from derms.control.modes import MARKS, ControlMode, Scorecard
 from derms.control.permissives import Asked
 from derms.control.stopping import How
-from derms.domain.dispatch import Clamped, Quantity
+from derms.domain.certificate import Certificate, ReversionClass
+from derms.domain.dispatch import Clamped, Quantity, Rejected
 from derms.domain.presence import BrainTold
 from derms.domain.refusal import Refused
 from derms.domain.scope import EVERYTHING, Level, Scope
 from derms.domain.tags import Tag, TagKind
 from derms.link.orders import AskWhy, CommandSelected, OperateCommand, SelectCommand, Show, Shown, WhyNot
 from derms.service.order_desk import OrderDesk
-from tests.field.rig import FEEDER, QUICK, Rig, in_the_field
+from tests.field.rig import FEEDER, NOON, QUICK, Rig, in_the_field
 
 DEVICES = ("bat01", "bat02", "pv01")
 WANTED = ({"bat01": 12e3, "bat02": -9e3}, {"pv01": 10e3})
@@ -27,7 +28,7 @@ ONE_GROUP = replace(QUICK, interval_s=15.0)
 
 
 def given_w(rig: Rig) -> list[float]:
-    return [round(rig.true_w(device), -2) for device in DEVICES]
+    return [round(rig.true_w(device), -2) for device in DEVICES if device in rig.fleet.index]
 
 
 async def by_hand(rig: Rig, scope: Scope, kw: float, *, hold_s: float = 600.0, author: str = "smith") -> None:
@@ -134,7 +135,7 @@ def test_leaving_auto_restores_one_device_after_another_and_never_faster_than_th
         rig.want({"bat01": 20e3, "bat02": -20e3}, {})
         await rig.turns(300.0)
         at_s = rig.clock.monotonic_s()
-        assert isinstance(rig.orders.set_mode(SITE, ControlMode.SHADOW, "smith", "storm"), Area)
+        assert not isinstance(rig.orders.set_mode(SITE, ControlMode.SHADOW, "smith", "storm"), Refused)
         running = asyncio.ensure_future(asyncio.gather(rig.reconciler.run(), rig.heartbeat.run()))
         powers = []
         for _ in range(24):
@@ -167,7 +168,7 @@ def test_a_promotion_is_refused_with_all_that_is_missing_and_granted_with_its_ev
         assert orders.area(SITE).mode is ControlMode.SHADOW, "it does not come back by itself"
         figures = {mark.figure: mark.least if np.isfinite(mark.least) else mark.most for mark in MARKS}
         orders.scorecards[SITE] = Scorecard(taken_s=rig.clock.monotonic_s(), **figures)
-        assert isinstance(orders.set_mode(SITE, ControlMode.AUTO, "smith", ""), Area)
+        assert not isinstance(orders.set_mode(SITE, ControlMode.AUTO, "smith", ""), Refused)
         rig.want(*WANTED)
         await rig.turns(70.0)
         assert given_w(rig) == [12e3, -9e3, 10e3]
@@ -236,6 +237,23 @@ def test_what_a_stop_seizes_ends_as_what_is_known_of_it(tmp_path: Path) -> None:
         await asyncio.gather(turning, return_exceptions=True)
         rig.reconciler.journal.close()
         rig.assert_each_intent_has_one_outcome()
+
+    in_the_field(scenario, tmp_path, devices=DEVICES)
+
+
+def test_the_end_of_the_service_releases_nothing_that_a_stop_holds_or_a_tag_keeps_out(tmp_path: Path) -> None:
+    async def scenario(rig: Rig) -> None:
+        rig.want(*WANTED)
+        await rig.turns(70.0)
+        rig.orders.latch(How.FREEZE, BAT01, "smith")
+        rig.orders.hang(TagKind.CLEARANCE, PV01, "crew at pole 17", "jones")
+        before = len(rig.wire)
+        await rig.reconciler.hand_back()
+        assert {device for _, device in rig.wire[before:]} == {"bat02"}
+        assert rig.holding() == {"bat01", "pv01"}
+        assert set(rig.reconciler.holding) == {"bat01", "pv01"}
+        await asyncio.sleep(300.0)
+        assert rig.holding() == set(), "their own timers end it"
 
     in_the_field(scenario, tmp_path, devices=DEVICES)
 
@@ -316,6 +334,60 @@ def test_what_one_person_sets_is_ramped_for_all_of_it_together(tmp_path: Path) -
 
     settings = replace(ONE_GROUP, author_ramp_frac_per_min=0.1)
     in_the_field(scenario, tmp_path, devices=("bat01", "bat02"), dispatch=settings)
+
+
+def test_a_device_that_was_proven_to_keep_a_value_for_ever_gets_none(tmp_path: Path) -> None:
+    async def scenario(rig: Rig) -> None:
+        identity = rig.poller.identity(rig.fleet.index["bat01"])
+        assert identity is not None
+        proven = Certificate(
+            manufacturer=identity.manufacturer,
+            model=identity.model,
+            version=identity.version,
+            serial=identity.serial,
+            fingerprint="",
+            issued_at=NOON,
+            reversion=ReversionClass.C,
+            reversion_s=np.nan,
+            tool="",
+            cases=(),
+        )
+        rig.reconciler.wishes.certificates = {identity.serial: proven}
+        rig.want(*WANTED)
+        await rig.turns(70.0)
+        assert {device for _, device in rig.wire} == {"bat02", "pv01"}
+        assert rig.last("bat01").outcome == Rejected("certificate")
+        shown = await OrderDesk(rig.orders, rig.reconciler).show(Show(EVERYTHING), "lee")
+        assert isinstance(shown, Shown)
+        assert shown.loss.unproven_count == 3
+        rig.reconciler.wishes.certificates = {identity.serial: replace(proven, reversion=ReversionClass.A)}
+        shown = await OrderDesk(rig.orders, rig.reconciler).show(Show(EVERYTHING), "lee")
+        assert isinstance(shown, Shown)
+        assert set(shown.loss.unproven) == {"bat02", "pv01"}
+
+    in_the_field(scenario, tmp_path, devices=DEVICES)
+
+
+def test_loss_of_control_is_what_truly_happens_when_everything_stops(tmp_path: Path) -> None:
+    """The figure is compared with the simulated devices after their timers."""
+
+    async def scenario(rig: Rig) -> None:
+        rig.want({"bat01": 12e3, "bat02": -9e3})
+        await rig.turns(70.0)
+        await asyncio.sleep(11.0)  # polled again
+        shown = await OrderDesk(rig.orders, rig.reconciler).show(Show(EVERYTHING), "lee")
+        assert isinstance(shown, Shown)
+        assert shown.loss.soon_w == pytest.approx(3e3, abs=100.0)
+        assert shown.loss.end_w == pytest.approx(0.0, abs=100.0)
+        assert abs(shown.loss.largest_w) == pytest.approx(12e3 if shown.loss.largest_w < 0 else 9e3, abs=100.0)
+        await asyncio.sleep(shown.loss.soon_s)
+        assert sum(given_w(rig)[:2]) == 3e3
+        await asyncio.sleep(shown.loss.end_s - shown.loss.soon_s - 2.0)
+        assert rig.holding() != set()
+        await asyncio.sleep(4.0)
+        assert rig.holding() == set()
+
+    in_the_field(scenario, tmp_path, devices=("bat01", "bat02"))
 
 
 def test_manual_values_tags_and_stops_are_there_again_after_a_restart(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Orders outlive the process, and are never silently empty: damage, a full disk, another fleet, clocks that differ."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import pytest
 
 from derms.control.guards import unbounded
 from derms.control.latch import Latch
-from derms.control.modes import Area, ControlMode
+from derms.control.modes import ControlMode
 from derms.control.permissives import Asked, Facts, Selected, Substitute
 from derms.control.stopping import How
 from derms.domain.alarm import Event, Severity
@@ -77,7 +77,7 @@ class Desk:
     def open(self, *, fresh: bool = False, devices: tuple[str, ...] = DEVICES, site: Mode = Mode.AUTO) -> Orders:
         kinds = [DeviceKind.BATTERY if name.startswith("bat") else DeviceKind.PV for name in devices]
         fleet = Fleet(tuple(device(name, kind) for name, kind in zip(devices, kinds, strict=True)))
-        places = Places(devices, ("f1",) * len(devices), {})
+        places = Places(devices, ("f1",) * len(devices), {"vpp": frozenset({"bat0"})})
         return Orders.open(self.path, fleet, places, site, self.clock, self.events.append, fresh=fresh, disk=self.disk)
 
     def kinds(self) -> list[str]:
@@ -283,9 +283,11 @@ def test_locks_are_taken_and_given_back_by_their_owner(desk: Desk) -> None:
 def test_modes_are_as_the_site_file_says_until_somebody_says_otherwise(desk: Desk) -> None:
     orders = desk.open(fresh=True)
     assert (orders.laid.levels == ControlMode.AUTO.level).all()
-    assert isinstance(orders.set_mode(BAT0, ControlMode.OFF, "smith", "repair"), Area)
+    group = Scope(Level.GROUP, "vpp")
+    assert isinstance(orders.set_mode(BAT0, ControlMode.OFF, "smith", "repair"), Refused), "for a device there are tags"
+    assert not isinstance(orders.set_mode(group, ControlMode.OFF, "smith", "repair"), Refused)
     assert orders.laid.levels.tolist() == [0, 3, 3]
-    assert isinstance(orders.set_mode(BAT0, ControlMode.SHADOW, "smith", ""), Area)
+    assert not isinstance(orders.set_mode(group, ControlMode.SHADOW, "smith", ""), Refused)
     observing = desk.open(site=Mode.OBSERVE)
     assert (observing.laid.levels == ControlMode.SHADOW.level).all()
     assert observing.area(FEEDER).mode is ControlMode.SHADOW
@@ -296,6 +298,20 @@ def test_modes_are_as_the_site_file_says_until_somebody_says_otherwise(desk: Des
     assert desk.kinds() == ["mode-changed"]
     orders.doubt("", "voltages are off by 5 %")
     assert desk.kinds() == ["mode-changed"], "told once"
+
+
+def test_a_mode_for_everything_is_one_for_every_feeder_or_for_none(desk: Desk) -> None:
+    orders = desk.open(fresh=True)
+    orders.places = replace(orders.places, feeders=("f1", "f2", ""))
+    assert not isinstance(orders.set_mode(EVERYTHING, ControlMode.SHADOW, "smith", "storm"), Refused)
+    assert [(str(area.scope), area.mode) for area in orders.kept.areas] == [
+        ("feeder f1", ControlMode.SHADOW),
+        ("feeder f2", ControlMode.SHADOW),
+    ]
+    refused = orders.set_mode(EVERYTHING, ControlMode.AUTO, "smith", "")
+    assert isinstance(refused, Refused)
+    assert [reason.by for reason in refused.reasons] == ["scorecard"]
+    assert (orders.laid.levels == ControlMode.SHADOW.level).all()
 
 
 def test_a_substitute_needs_a_column_a_number_a_reason_and_an_end(desk: Desk) -> None:

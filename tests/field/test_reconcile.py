@@ -553,8 +553,16 @@ def test_what_a_service_before_us_left_in_a_device_is_released(tmp_path: Path) -
 
 def test_a_command_that_was_written_and_could_not_be_read_back_is_unknown(tmp_path: Path) -> None:
     class Busy(SunSpecDriver):
+        written = False
+
+        async def write(self, command: Command) -> None:
+            self.written = True
+            await super().write(command)
+
         async def read_back(self, quantity: Quantity) -> Held:
-            raise DeviceRefused("busy", 6)
+            if self.written:
+                raise DeviceRefused("busy", 6)
+            return await super().read_back(quantity)
 
     async def scenario(rig: Rig) -> None:
         rig.want({"bat01": 5e3})

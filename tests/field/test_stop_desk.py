@@ -12,10 +12,11 @@ import pytest
 from derms.control.latch import Latch, Released
 from derms.control.stop_report import NOT_ISOLATION, Progress
 from derms.control.stopping import How
-from derms.domain.dispatch import Ceasing, Command
+from derms.domain.dispatch import Ceasing, Command, Failed
 from derms.domain.refusal import Refused
 from derms.domain.scope import EVERYTHING, Level, Scope
 from derms.domain.tags import TagKind
+from derms.errors import DeviceUnreachable
 from derms.field.ending import CANCELS_MAX
 from derms.field.stop_desk import StopDesk, StopSettings
 from derms.field.stop_walk import LOOK_S
@@ -238,6 +239,31 @@ def test_a_driver_that_fails_unexpectedly_leaves_its_device_unknown_and_says_why
     told(story, tmp_path, driver=Dividing)
 
 
+class Doubtful(SunSpecDriver):
+    """A device that takes its first withdrawal of service and does not say so."""
+
+    silent = True
+
+    async def cease(self, by: Ceasing) -> bool:
+        was_in = await super().cease(by)
+        if self.silent:
+            self.silent = False
+            raise DeviceUnreachable("no answer in 2 s")
+        return was_in
+
+
+def test_one_that_may_have_ceased_unseen_is_let_in_again_too(tmp_path: Path) -> None:
+    async def story(rig: Rig, desk: StopDesk) -> None:
+        number = given(desk, How.CEASE)
+        await asyncio.sleep(10.0)
+        assert progress(desk, number).tally.confirmed == 6
+        released(desk, number)
+        await asyncio.sleep(10.0)
+        assert all(permitted(rig, device) for device in DEVICES)
+
+    told(story, tmp_path, driver=Doubtful)
+
+
 class Deaf(SunSpecDriver):
     """A device that takes a withdrawal of service and ignores it."""
 
@@ -356,10 +382,13 @@ def test_service_that_others_have_withdrawn_is_not_given_back(tmp_path: Path) ->
     told(story, tmp_path)
 
 
-def test_a_stop_that_was_latched_before_a_restart_is_gone_on_with(tmp_path: Path) -> None:
+@pytest.mark.parametrize("remembers", [True, False])
+def test_a_stop_that_was_latched_before_a_restart_is_gone_on_with(remembers: bool, tmp_path: Path) -> None:
     async def story(rig: Rig, desk: StopDesk) -> None:
         number = given(desk, How.CEASE)
         await asyncio.sleep(2.0)
+        if not remembers:
+            rig.path.with_name("withdrawn").unlink()
         again = desk_of(rig)
         running = asyncio.ensure_future(again.run())
         await asyncio.sleep(2.0)
@@ -449,3 +478,73 @@ def test_a_scope_that_nobody_bears_and_a_site_that_only_observes_are_refused(tmp
         assert rig.orders.latches == ()
 
     told(story, tmp_path)
+
+
+def test_who_was_shut_out_is_let_in_also_by_a_process_that_began_after_the_release(tmp_path: Path) -> None:
+    async def story(rig: Rig, desk: StopDesk) -> None:
+        number = given(desk, How.CEASE)
+        await asyncio.sleep(2.0)
+        for device in DEVICES[1:]:
+            rig.world.servers[device].fault(Fault.HANG)
+        released(desk, number)
+        await asyncio.sleep(20.0)
+        assert [device for device in DEVICES if permitted(rig, device)] == ["pv01"]
+        again = desk_of(rig)
+        assert again.withdrawn.rows.tolist() == [False, *[True] * 5]
+        for device in DEVICES[1:]:
+            await rig.world.servers[device].heal()
+        running = asyncio.ensure_future(again.run())
+        await asyncio.sleep(120.0)
+        assert all(permitted(rig, device) for device in DEVICES)
+        assert not again.withdrawn.rows.any()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    told(story, tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"pv01": ["dance"]}', '{"pv01": 3}'])
+def test_a_damaged_memory_of_who_was_shut_out_is_told(text: str, tmp_path: Path) -> None:
+    async def story(rig: Rig, desk: StopDesk) -> None:
+        rig.path.with_name("withdrawn").write_text(text)
+        assert not desk_of(rig).withdrawn.rows.any()
+        assert rig.events_of("gateway")[-1] == "withdrawn-lost"
+
+    told(story, tmp_path)
+
+
+def test_batteries_that_charge_are_ended_and_those_that_discharge_go_on(tmp_path: Path) -> None:
+    async def story(rig: Rig, desk: StopDesk) -> None:
+        rig.want({"bat01": -4e3, "bat02": -4e3, "bat03": 4e3})
+        await asyncio.sleep(60.0)
+        assert rig.true_w("bat01") == pytest.approx(-4e3, rel=0.05)
+        number = given(desk, How.NO_CHARGE)
+        await asyncio.sleep(60.0)
+        assert progress(desk, number).tally.confirmed == progress(desk, number).tally.total == 3
+        assert [rig.true_w(device) for device in BATTERIES] == pytest.approx([0.0, 0.0, 4e3], abs=200.0)
+
+    told(story, tmp_path)
+
+
+class Slow(SunSpecDriver):
+    """A driver that takes its time to write."""
+
+    async def write(self, command: Command) -> None:
+        await asyncio.sleep(0.05)
+        await super().write(command)
+
+
+def test_the_commands_of_a_stop_in_the_midst_of_errands_have_outcomes_of_their_own(tmp_path: Path) -> None:
+    async def story(rig: Rig, desk: StopDesk) -> None:
+        rig.want(dict.fromkeys(BATTERIES, 8e3))
+        while "bat01" not in [device for _, device in rig.wire[-1:]]:
+            rig.wire.clear()
+            await asyncio.sleep(0.01)
+        number = given(desk, How.NO_FLOW)
+        await asyncio.sleep(60.0)
+        assert progress(desk, number).tally.confirmed == 6
+        rig.reconciler.journal.commit()
+        rig.assert_each_intent_has_one_outcome()
+        assert [record.outcome for record in rig.outcomes if isinstance(record.outcome, Failed)] == []
+
+    told(story, tmp_path, driver=Slow)

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from derms.domain.forecast import Forecast
-from derms.forecast.weather import CsvWeather, Outlook, SkyQuantity, WeatherForecast
+from derms.forecast.weather import (
+    TELL_MAX,
+    CsvWeather,
+    Outlook,
+    SkyQuantity,
+    WeatherForecast,
+    read_weather,
+)
+from derms.forecast.weather import told as said
 from tests.forecast.sight import NOON, PLACE, QUARTERS, Says, forecaster, nothing, seen
 
 HOUR = timedelta(hours=1)
@@ -128,3 +136,73 @@ def test_from_a_file_to_the_forecast(tmp_path: Path) -> None:
     weather = _write(tmp_path / "sky.csv", "made_at_utc,time_utc,cloud_index", rows)
     told = forecaster(weather=weather).forecast(NOON, QUARTERS, nothing(NOON))
     assert told.pv_frac[LATER].max() < 0.25
+
+
+GOOD = "2026-04-15T12:00:00Z,2026-04-15T20:00:00Z,0.5"
+COLUMNS = "made_at_utc,time_utc,cloud_index"
+WRONG_ROWS = {
+    "2026-04-15T12:00:00Z,2026-04-15T21:00:00Z,nan": ("column cloud_index", "'nan' is not a number"),
+    "2026-04-15T12:00:00Z,2026-04-15T21:00:00Z,cloudy": ("column cloud_index", "'cloudy' is not a number"),
+    "2026-04-15T12:00:00Z,2026-04-15T21:00:00Z": ("column cloud_index", "there is no number"),
+    "2026-04-15T12:00:00Z,noon,0.5": ("column time_utc", "'noon' is not a time"),
+    ",2026-04-15T21:00:00Z,0.5": ("column made_at_utc", "there is no time"),
+}
+DOUBTFUL_ROWS = {
+    "2026-04-15T12:00:00Z,2026-04-15T21:00:00Z,80": ("column cloud_index", "80 is more or less than any sky gives"),
+    "2026-04-15T12:00:00Z,2026-04-15T11:00:00Z,0.5": (
+        "column time_utc",
+        "2026-04-15T11:00:00Z is before the forecast was made, at 2026-04-15T12:00:00Z",
+    ),
+}
+
+
+@pytest.mark.parametrize("row", [*WRONG_ROWS, *DOUBTFUL_ROWS])
+def test_a_row_that_is_wrong_is_named_with_its_column(row: str, tmp_path: Path) -> None:
+    path = tmp_path / "sky.csv"
+    _write(path, COLUMNS, [GOOD, row])
+    found = read_weather(path)
+    (problem,) = found.left_out if row in WRONG_ROWS else found.doubtful
+    column, wrong = (WRONG_ROWS | DOUBTFUL_ROWS)[row]
+    assert (problem.file, problem.where, problem.wrong) == (str(path), f"row 3, {column}", wrong)
+    assert found.outlooks[0].values[0 if row in WRONG_ROWS else -1] in (0.5, 80.0)
+
+
+def test_a_file_in_percent_is_told_what_was_meant(tmp_path: Path) -> None:
+    _write(tmp_path / "sky.csv", COLUMNS, ["2026-04-15T12:00:00Z,2026-04-15T21:00:00Z,80"])
+    (problem,) = read_weather(tmp_path / "sky.csv").doubtful
+    assert problem.right == "give 0 to 1.5; was 0.8 meant?"
+
+
+def test_of_very_many_mistakes_the_first_are_told_and_the_rest_counted(tmp_path: Path) -> None:
+    _write(tmp_path / "sky.csv", COLUMNS, ["now,then,much"] * 100)
+    shown = said(read_weather(tmp_path / "sky.csv").left_out)
+    assert len(shown) == TELL_MAX + 1
+    assert shown[-1].wrong == "250 more mistakes"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "there is no file "),
+        ("", "row 1: there is no header; the columns are made_at_utc, time_utc, and cloud_index or ghi_w_per_m2"),
+        (f"{COLUMNS}\n", "row 2: there is no row below the header"),
+        ("when,what\n1,2\n", "row 1: the header is when, what; the columns are made_at_utc"),
+        (f"{COLUMNS}\n{GOOD}\nx,y,z\n{GOOD}\n", "1 of 3 rows left out, row 3, column made_at_utc: 'x' is not a time"),
+        (f"{COLUMNS}\n2026-05-15T12:00:00Z,2026-05-15T20:00:00Z,0.5\n", "which is still to come"),
+    ],
+)
+def test_why_there_is_no_weather_forecast_is_told_once_with_the_file(
+    text: str | None, words: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "sky.csv"
+    if text is not None:
+        path.write_text(text)
+    one, events, method = forecaster(weather=CsvWeather(path)), [], ""
+    for hour in range(3):
+        now = NOON + HOUR * hour
+        events += one.score(now, nothing(now))
+        method = one.forecast(now, QUARTERS, nothing(now)).method
+    assert [event.kind for event in events] == ["forecast-input"]
+    for told in (events[0].text, method):
+        assert words in told
+        assert str(path) in told

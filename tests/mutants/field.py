@@ -142,8 +142,8 @@ FIELD: tuple[Fault, ...] = (
     Fault(
         "what a service before us left in devices is not handed back",
         RECONCILE,
-        "rows = sorted({row for row, _ in self.custody.held | self.custody.unknown})",
-        "rows = sorted({row for row, _ in self.custody.held})",
+        "in self.custody.held | self.custody.unknown",
+        "in self.custody.held",
         (
             "tests/field/test_reconcile.py::test_a_hand_back_right_after_a_restart_releases_what_the_service_before_left",
         ),

@@ -6,9 +6,11 @@ LEASE = "derms/field/lease.py"
 ANSWERING = "derms/link/answering.py"
 ASKING = "derms/link/asking.py"
 LOCAL = "derms/link/local.py"
+DESK = "derms/service/gateway_desk.py"
 
 _LEASE = ("tests/field/test_lease.py",)
 _LINK = ("tests/link/test_link.py",)
+_ORDER = ("tests/service/test_dispatch_order.py",)
 _DISTRUST = ("tests/link/test_distrust.py",)
 
 LINK: tuple[Fault, ...] = (
@@ -96,4 +98,18 @@ LINK: tuple[Fault, ...] = (
         _DISTRUST,
     ),
     Fault("everybody on the machine may command", LOCAL, "self._path.chmod(0o660)", "self._path.chmod(0o666)", _LINK),
+    Fault(
+        "a dispatch that is older than the latest is adopted",
+        DESK,
+        "        if ticket.age_key > self._last:\n",
+        "        if True:\n",
+        _ORDER,
+    ),
+    Fault(
+        "a brain that does not lead any more is followed",
+        DESK,
+        "reasons = wrong if stale is None else (stale, *wrong)",
+        "reasons = wrong",
+        _ORDER,
+    ),
 )

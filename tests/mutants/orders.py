@@ -2,6 +2,8 @@
 
 from tests.mutants.fault import Fault
 
+ORDERS_HELD = "derms/field/orders.py"
+ORDERS_FILE = "derms/field/orders_file.py"
 HANDOVER = "derms/control/handover.py"
 GUARDS = "derms/control/guards.py"
 LAID = "derms/field/laid.py"
@@ -22,6 +24,7 @@ def _desk(name: str) -> tuple[str, ...]:
     return (f"tests/field/test_stop_desk.py::test_{name}",)
 
 
+_FILE = ("tests/field/test_orders_file.py",)
 _HOSTILE = (
     "tests/faults/test_hostile_brain.py::"
     "test_what_is_no_dispatch_is_refused_with_all_reasons_moves_nothing_and_the_next_good_one_is_followed",
@@ -178,7 +181,7 @@ ORDERS: tuple[Fault, ...] = (
     ),
     Fault(
         "one device that hangs is waited for without end",
-        DESK,
+        "derms/field/stop_calls.py",
         "            if now_s >= until_s:\n",
         "            if False:\n",
         _desk("a_driver_that_hangs_costs_the_others_nothing"),
@@ -207,8 +210,8 @@ ORDERS: tuple[Fault, ...] = (
     Fault(
         "devices are let in that another stop holds",
         DESK,
-        "rows: BoolArray = self.sender.withdrawn.any(axis=1) & ~orders.stopped()",
-        "rows: BoolArray = self.sender.withdrawn.any(axis=1)",
+        " & ~orders.stopped()\n",
+        "\n",
         _desk("nobody_is_let_in_that_a_tag_keeps_out_or_another_stop_holds"),
     ),
     Fault(
@@ -224,5 +227,33 @@ ORDERS: tuple[Fault, ...] = (
         "        if not self.writes:\n",
         "        if False:\n",
         _desk("a_scope_that_nobody_bears_and_a_site_that_only_observes_are_refused"),
+    ),
+    Fault(
+        "a change of orders holds though it is not saved",
+        ORDERS_HELD,
+        '            return Refused((Reason("disk", f"it cannot be saved, so it does not hold: {failed}"),))\n',
+        "            pass\n",
+        _FILE,
+    ),
+    Fault(
+        "after orders were lost nothing is inhibited",
+        ORDERS_HELD,
+        "board = kept.board.hung(TagKind.CONTROL_INHIBIT, EVERYTHING, LOST, GATEWAY, self.clock.utc())",
+        "board = kept.board",
+        _FILE,
+    ),
+    Fault(
+        "the time for which nobody ran does not count for what people have set",
+        ORDERS_FILE,
+        " - saved.monotonic_s - down_s)",
+        " - saved.monotonic_s)",
+        _FILE,
+    ),
+    Fault(
+        "orders are written over the old ones",
+        ORDERS_FILE,
+        "        new = self._beside(NEW)\n",
+        "        new = self.path\n",
+        _FILE,
     ),
 )

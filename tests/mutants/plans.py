@@ -229,11 +229,4 @@ PLANS: tuple[Fault, ...] = (
         "        stored[np.isnan(values)] = 0.0\n",
         _STORE,
     ),
-    Fault(
-        "an expired dispatch is brought back by the trim",
-        "derms/service/trimming.py",
-        "if dispatch is None or dispatch.valid_until_s",
-        'if dispatch is None or float("inf")',
-        ("tests/service/test_trimming.py",),
-    ),
 )

@@ -12,6 +12,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import derms.control
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +51,7 @@ def _loaded_with(*names: str) -> set[str]:
     return set(json.loads(run.stdout))
 
 
+@pytest.mark.slow
 def test_a_process_with_guard_gateway_link_and_drivers_has_no_optimizer_no_power_flow_and_no_web() -> None:
     loaded = _loaded_with(*_contract()["source_modules"], *PROCESS)
     assert {"derms.field.reconcile", "derms.control.guards", "derms.service.gateway", "drivers.registry"} <= loaded
@@ -56,6 +59,7 @@ def test_a_process_with_guard_gateway_link_and_drivers_has_no_optimizer_no_power
     assert {name for name in loaded if name in BRAINS or name.startswith(("derms.optimize", "derms.grid"))} == set()
 
 
+@pytest.mark.slow
 def test_the_same_question_finds_the_optimizer_where_it_is() -> None:
     assert {"cvxpy", "piqp"} <= _loaded_with("derms.control.cycle", "derms.optimize.master")
 

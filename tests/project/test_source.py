@@ -23,6 +23,8 @@ CLOCK_OWNERS = {
     "derms/service/paced.py": "the loop that runs faster than real time",
     "hil/demo.py": "how long a demo took",
     "derms/grid/remote.py": "how long a confined process may take to answer",
+    "derms/link/local.py": "how long a command waits for an answer",
+    "derms/service/stop_command.py": "how long a command follows a stop",
 }
 SEEDED = {"random.Random", "numpy.random.default_rng", "numpy.random.SeedSequence", "numpy.random.Generator"}
 UNSEEDED_OWNER = "derms/service/cli.py"

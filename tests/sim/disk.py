@@ -117,7 +117,8 @@ class SimDisk:
         key = _key(os.fstat(fd))
         if key not in self._files:
             path = Path(f"/proc/self/fd/{fd}")
-            self._files[key] = _File(path.readlink().name, bytearray(path.read_bytes()))
+            content = b"" if path.is_dir() else path.read_bytes()  # names are durable at once
+            self._files[key] = _File(path.readlink().name, bytearray(content))
         return self._files[key]
 
     def _failure(self, number: int) -> OSError:

@@ -1,10 +1,11 @@
 """The field of a simulation: hil's devices on the small feeder, a plant without a power flow, and what reaches them.
 
-Five devices are the product's: an inverter and a battery of the 701 family, one each of the older make, and the meter
-that stands for SCADA. Powers in W, + = injection.
+The product has a part of the feeder's devices: five where bytes are simulated (an inverter and a battery of the 701
+family, one each of the older make, and the meter that stands for SCADA). Powers in W, + = injection.
 """
 
 import random
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -12,7 +13,6 @@ import numpy as np
 
 from derms.domain.arrays import FloatArray
 from derms.domain.der import Fleet
-from derms.ports import Clock
 from derms.service.simulated import Trouble
 from feeders.catalog import load
 from hil.fault_kinds import Fault
@@ -22,13 +22,12 @@ from hil.tap import AT_123, AT_124, AT_704
 from hil.world import World
 from tests.sim.frames import Damage, Wire
 from tests.sim.loop import SimLoop
-from tests.sim.schedule import EVERYWHERE, PESTER_S, Kind, Mishap
+from tests.sim.schedule import EVERYWHERE, Kind, Mishap
 
 PACKAGE = load("ieee13")
-DERS = ("pv01", "pv03", "bat01", "bat02")
+FEW = ("pv01", "pv03", "bat01", "bat02")
+ALL = tuple(der.id for der in PACKAGE.ders)
 METER = "system"
-DEVICES = (*DERS, METER)
-LEGACY = frozenset({"pv03", "bat02"})
 HOST = "127.0.0.1"
 STARTS = (
     datetime(2026, 4, 15, 13, 0, tzinfo=UTC),
@@ -89,23 +88,31 @@ def small_world(seed: int, *, publish: bool = True) -> World:
     return world
 
 
-def small_fleet(fleet: Fleet) -> Fleet:
-    """The product's part of it."""
-    return Fleet(tuple(device for device in fleet.devices if device.id in DEVICES))
+def part_of(fleet: Fleet, ders: Sequence[str]) -> Fleet:
+    """Some DER and the meter."""
+    return Fleet(tuple(device for device in fleet.devices if device.id in (*ders, METER)))
+
+
+def legacy(world: World) -> frozenset[str]:
+    """Devices of the older make."""
+    return frozenset(PACKAGE.ders[row].id for row in world._legacy.rows.tolist())
 
 
 class Field:
     """The ways to the devices and the devices themselves, as mishaps have them."""
 
-    def __init__(self, loop: SimLoop, world: World, ports: dict[str, int], clock: Clock, chance: random.Random) -> None:
+    def __init__(self, loop: SimLoop, world: World, ders: Sequence[str], ports: Mapping[str, int]) -> None:
         self.world = world
+        self.ders = ders
+        self.devices = (*ders, METER)
         self.ports = ports
-        self._loop = loop
-        self._wire: Wire = loop.wire
-        self._clock = clock
-        self._chance = chance
+        self.loop = loop
+        self.wire: Wire = loop.wire
+        self.rows = {der.id: row for row, der in enumerate(PACKAGE.ders)}
+        self._legacy = legacy(world)
+        self._troubles: dict[str, Trouble] = {}
         self._active: list[Mishap] = []
-        self.on_master = lambda device: None
+        self.on_master: Callable[[str], None] = lambda device: None
         """Told of each device that another master has just written to."""
 
     async def begin(self, mishap: Mishap) -> None:
@@ -130,15 +137,16 @@ class Field:
     def server(self, device: str) -> DeviceServer:
         return self.world.servers[device]
 
-    def pestered(self, mishap: Mishap, times: int) -> bool:
-        """Whether another master writes to a device now for the next time."""
-        return self._clock.monotonic_s() >= mishap.start_s + times * PESTER_S
+    def way(self, device: str) -> tuple[Trouble, Damage, Fault | None]:
+        """What is wrong with the way to a device, with its answers, and with itself."""
+        damage = self.wire.damage.get(self.ports[device], Damage())
+        return self._troubles.get(device, Trouble()), damage, self.server(device).failing
 
     def meddle(self, device: str, frac: float) -> None:
         """Another master writes a value of this part of the rating, past the product's ways."""
-        server, rated_w = self.server(device), self._rated_w(device)
-        battery, legacy = device.startswith("bat"), device in LEGACY
-        if battery and legacy:
+        server, rated_w = self.server(device), self.rated_w(device)
+        battery, old = device.startswith("bat"), device in self._legacy
+        if battery and old:
             rate = round(10000.0 * frac)
             _put(server, AT_124 + 12, rate, -rate)
             _put(server, AT_124 + 15, 300)
@@ -148,7 +156,7 @@ class Field:
             _put(server, AT_704 + 23, 1, watts >> 16, watts & 0xFFFF)
             _put(server, AT_704 + 31, 0, 300)
             _put(server, AT_704 + 22, 1)
-        elif legacy:
+        elif old:
             _put(server, AT_123 + 5, round(10000.0 * abs(frac)))
             _put(server, AT_123 + 7, 300)
             _put(server, AT_123 + 9, 1)
@@ -158,17 +166,17 @@ class Field:
             _put(server, AT_704 + 14, 1)
         self.on_master(device)
 
-    def _rated_w(self, device: str) -> float:
-        return next(der.p_rated_w for der in PACKAGE.ders if der.id == device)
+    def rated_w(self, device: str) -> float:
+        return PACKAGE.ders[self.rows[device]].p_rated_w
 
     def _set(self, target: str) -> None:
-        for device in DEVICES if target == EVERYWHERE else (target,):
+        for device in self.devices if target == EVERYWHERE else (target,):
             self._set_way(device)
 
     def _set_way(self, device: str) -> None:
         port = self.ports[device]
         trouble, damage = Trouble(), Damage()
-        self._wire.refusing.discard(port)
+        self.wire.refusing.discard(port)
         for mishap in self._active:
             if mishap.target not in (device, EVERYWHERE):
                 continue
@@ -184,7 +192,7 @@ class Field:
                 case Kind.LOSSY:
                     trouble = replace(trouble, loss_frac=mishap.value)
                 case Kind.REFUSE:
-                    self._wire.refusing.add(port)
+                    self.wire.refusing.add(port)
                 case Kind.SPLIT:
                     damage = replace(damage, split_frac=mishap.value)
                 case Kind.DOUBLE:
@@ -193,8 +201,9 @@ class Field:
                     damage = replace(damage, damage_frac=mishap.value)
                 case _:
                     pass
-        self._wire.damage[port] = damage
-        self._loop.network.disturb((HOST, port), trouble)
+        self.wire.damage[port] = damage
+        self._troubles[device] = trouble
+        self.loop.network.disturb((HOST, port), trouble)
 
 
 def _put(server: DeviceServer, address: int, *registers: int) -> None:

@@ -108,9 +108,7 @@ class FromClient(_Between):
 class FromServer(_Between):
     """At the product: answers as they arrive; an exception there closes the connection, as real loops have it."""
 
-    def __init__(
-        self, inner: asyncio.Protocol, wire: Wire, port: int, point: Callable[[str], None]
-    ) -> None:
+    def __init__(self, inner: asyncio.Protocol, wire: Wire, port: int, point: Callable[[str], None]) -> None:
         super().__init__(inner, wire)
         self.port = port
         self._point = point

@@ -221,7 +221,8 @@ class WriteBudget(Check):
         if order is None or order.foreign or not write.whole or write.value_w is None or write.is_command:
             return found
         quiet_s = max(facts.well_since_s(write.device, DISK, PLANNER, CLOCK), facts.started_s.get(GATEWAY, 0.0))
-        if write.at_s - order.armed_s < 30.0 and quiet_s < order.armed_s - 600.0:
+        worth = facts.dispatch.deadband_frac > 0.0  # else every value is written in every turn
+        if worth and write.at_s - order.armed_s < 30.0 and quiet_s < order.armed_s - 600.0:
             found.append((write.device, f"the same value again after {write.at_s - order.armed_s:.0f} s"))
         return found
 
@@ -283,7 +284,14 @@ class InTime(Check):
         measured_s = facts.well_since_s("system") + REPOLL_S
         hung_s = facts.ended_s.get(PLANNER, 0.0)
         linked_s = facts.well_since_s(LINK)
-        since_s = max(facts.up_s[GATEWAY], facts.up_s[BRAIN], measured_s, hung_s, linked_s, facts.asked_s[-1] if facts.asked_s else 0.0)
+        since_s = max(
+            facts.up_s[GATEWAY],
+            facts.up_s[BRAIN],
+            measured_s,
+            hung_s,
+            linked_s,
+            facts.asked_s[-1] if facts.asked_s else 0.0,
+        )
         late_s = facts.now_s() - since_s
         most_s = 2.0 * facts.plan_every_s + PLAN_SLACK_S
         return [(PLANNER, f"no plan for {late_s:.0f} s")] if late_s > most_s else []
@@ -320,8 +328,8 @@ class Heals(Check):
     def at_end(self, facts: Facts) -> Found:
         found: Found = []
         now_s, tolerance_frac = facts.now_s(), facts.dispatch.tolerance_frac
-        if len(facts.up_s) < 2:
-            return [(SERVICE, f"only {sorted(facts.up_s)} run")]
+        if missing := [part for part in facts.parts if part not in facts.up_s]:
+            return [(part, "does not run") for part in missing]
         for device, port in facts.ports.items():
             quiet_s = now_s - facts.wire.answered_s.get(port, -np.inf)
             if quiet_s > 2.0 * facts.polling.poll_s + 2.0:

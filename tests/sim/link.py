@@ -76,16 +76,14 @@ class SimLink:
         loop = self._exchange.loop
         envelope = self._envelopes.sealed(request, self._clock.monotonic_s(), within_s)
         reply: asyncio.Future[bytes] = loop.create_future()
-        loop.call_later(
-            self._exchange.latency_s(), self._exchange.arrive, PACKER.pack(envelope), self._author, reply, copy_context(),
-            context=Context(),
-        )  # fmt: skip
+        arrive, data = self._exchange.arrive, PACKER.pack(envelope)
+        back = copy_context()
+        loop.call_later(self._exchange.latency_s(), arrive, data, self._author, reply, back, context=Context())
         try:
             async with asyncio.timeout(within_s):
-                data = await reply
+                came = await reply
         except TimeoutError as error:
             raise LinkError(f"{type(request).__name__}: no answer within {within_s:g} s") from error
-        answer = PACKER.unpack(data)
+        answer = PACKER.unpack(came)
         assert isinstance(answer, Answer)
         return opened(answer, envelope, kind)
-

@@ -1,4 +1,4 @@
-"""The loop of the simulation: virtual time, and lives of the product that can be halted, resumed or killed at any await.
+"""The loop of the simulation: virtual time, and lives of the product that are halted, resumed or killed at any await.
 
 A life is one run of a part of the product: what it starts inherits it with the context. A killed life never runs
 again: nothing it had scheduled, no clean-up code, nothing on the wire; its peers see their connections reset.

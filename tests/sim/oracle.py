@@ -1,7 +1,7 @@
-"""The oracle: owns the true state of devices, the bytes on the wire, the disk and the clock, and never asks the service.
+"""The oracle: owns the true state of devices, the wire, the disk and the clock, and never asks the service.
 
-It keeps the facts that checks look at (`Facts`), runs every check of `tests.sim.invariants` after each write and in each
-simulated second, and tells a violation with what happened before it.
+It keeps the facts that checks look at (`Facts`), runs every check of `tests.sim.invariants` after each write and in
+each simulated second, and tells a violation with what happened before it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from derms.domain.settings import DispatchSettings, FieldSettings
 from hil.fault_kinds import Fault
 from hil.world import World
 from tests.sim.frames import Wire
-from tests.sim.schedule import EVERYWHERE, Kind, Mishap
+from tests.sim.schedule import BRAIN, EVERYWHERE, GATEWAY, Kind, Mishap
 from tests.sim.watch import Ear, JournalView, Key, Story, Write
 
 STORY_S = 60.0
@@ -78,6 +78,8 @@ class Facts:
     begun_s: dict[str, float] = field(default_factory=dict)
     """When a target was last well."""
     orders: dict[Key, Order] = field(default_factory=dict)
+    parts: tuple[str, ...] = (GATEWAY, BRAIN)
+    """Parts of the product that are to run in the end."""
     up_s: dict[str, float] = field(default_factory=dict)
     """Since when each part of the product runs; those that do not are not there."""
     started_s: dict[str, float] = field(default_factory=dict)

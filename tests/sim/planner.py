@@ -70,9 +70,7 @@ class LightPlanner:
         most_w = np.broadcast_to(most_w, (len(devices), steps))
         wanted_w = frac * most_w.sum(axis=0)[None, :]
         zone = np.zeros(len(devices), dtype=np.intp)
-        zones = Zoning(
-            zone=zone, block=np.zeros(1, np.intp), feeders=np.zeros(0, np.intp), rows=np.zeros(0, np.intp)
-        )
+        zones = Zoning(zone=zone, block=np.zeros(1, np.intp), feeders=np.zeros(0, np.intp), rows=np.zeros(0, np.intp))
         every = share(wanted_w, devices, zone, given.hours)
         injected_w = every.power_w.sum(axis=0)[None, :]
         shares = share(injected_w[:, :shared], devices, zone, given.hours)

@@ -6,30 +6,50 @@ import shutil
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from derms.domain.alarm import Event, Severity
 from derms.domain.settings import DispatchSettings
+from derms.ports import DriverKit
 from derms.service.clock import LoopClock
 from derms.service.config import Site, load_site
 from drivers.registry import drivers
 from feeders.catalog import load
 from hil.cli import write_files
-from hil.fault_kinds import Fault
 from hil.tap import Plate
 from hil.world import World
 from tests.sim.disk import DiskFault, SimDisk
-from tests.sim.field import DERS, DEVICES, HOST, LEGACY, PACKAGE, Field, SteppedClock, small_fleet, small_world
+from tests.sim.field import ALL, FEW, HOST, METER, PACKAGE, Field, SteppedClock, legacy, part_of, small_world
 from tests.sim.frames import Wire
 from tests.sim.invariants import checks
+from tests.sim.lean import LeanField, LeanKit
 from tests.sim.loop import SimLoop, run_sim
 from tests.sim.oracle import Facts, Oracle, Violation
-from tests.sim.schedule import LINK, Kind, Mishap, Schedule, draw
+from tests.sim.schedule import LINK, PESTER_S, Kind, Mishap, Schedule, draw
 from tests.sim.stand import Stand, Ways
 from tests.sim.watch import Ear, JournalView, Story
 
+MEMORY = Path("/dev/shm")
 HOURS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """How much of the field is simulated."""
+
+    lean: bool
+    """Drivers in the process on the physics, in place of registers, frames and the real drivers."""
+    ders: tuple[str, ...]
+    """DER of the product."""
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        return (*self.ders, METER)
+
+
+WIRE, LEAN = Tier(lean=False, ders=FEW), Tier(lean=True, ders=ALL)
 QUICK = DispatchSettings(
     interval_s=60.0,
     group_s=15.0,
@@ -81,6 +101,8 @@ class Run:
     clock: SteppedClock
     stand: Stand
     oracle: Oracle
+    ears: list[Ear]
+    """At the devices, where there are bytes."""
     done: int = 0
     """Mishaps that have begun."""
 
@@ -172,12 +194,10 @@ class Run:
         stand.kill(target)
 
     async def _pester(self, mishap: Mishap) -> None:
-        times = 0
         while self.loop.time() < mishap.end_s:
-            if mishap.target in DERS and not isinstance(self.field.server(mishap.target).failing, Fault):
+            if mishap.target != METER and self.field.server(mishap.target).failing is None:
                 self.field.meddle(mishap.target, mishap.value)
-            times += 1
-            await asyncio.sleep(90.0)
+            await asyncio.sleep(PESTER_S)
 
     async def seconds(self, until_s: float) -> None:
         """Have the oracle look in every second."""
@@ -189,7 +209,7 @@ class Run:
 
 
 _SET = (Kind.SLOW_DISK, Kind.CLOCK, Kind.HANG, Kind.PLAN)
-_POINTS = {
+_POINTS: Mapping[object, str] = {
     Kind.CRASH: "await",
     Kind.CRASH_AT_SYNC: "sync",
     Kind.CRASH_AT_WRITE: "write",
@@ -198,18 +218,23 @@ _POINTS = {
 
 
 def run_seed(
-    seed: int, *, hours: float = HOURS, schedule: Schedule | None = None, echo: bool = False, light: bool | None = None
+    seed: int,
+    *,
+    hours: float = HOURS,
+    tier: Tier = WIRE,
+    schedule: Schedule | None = None,
+    echo: bool = False,
 ) -> Result:
     """Run a seed to its end, with its own schedule or another."""
     began_s = time.process_time()
     run_s = 3600.0 * hours
     calm_s = run_s - min(HEAL_S, CALM_PART * run_s)
-    drawn = draw(seed, DEVICES, calm_s=calm_s) if schedule is None else schedule
-    folder = Path(tempfile.mkdtemp(prefix="derms-sim-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
+    drawn = draw(seed, tier.devices, calm_s=calm_s) if schedule is None else schedule
+    folder = scratch()
     wire = Wire(random.Random(f"{seed}:wire"))
 
     async def main(loop: SimLoop) -> Result:
-        run = await _set_up(loop, drawn, folder, echo=echo, light=seed % REAL_EVERY != 0 if light is None else light)
+        run = await set_up(loop, drawn, folder, tier, echo=echo)
         moving = [asyncio.ensure_future(run.world.run(LoopClock(loop, run.world.start)))]
         await run.stand.start()
         moving += [asyncio.ensure_future(run.follow())]
@@ -231,7 +256,7 @@ def run_seed(
         facts = run.oracle.facts
         return Result(
             seed=seed,
-            device_s=run_s * len(DEVICES),
+            device_s=run_s * len(tier.devices),
             faults=run.done + wire.injected.total() + run.stand.ways.disk.failed.total(),
             violations=tuple(run.oracle.violations),
             more=run.oracle.more,
@@ -248,16 +273,21 @@ def run_seed(
         shutil.rmtree(folder)
 
 
-async def _set_up(loop: SimLoop, schedule: Schedule, folder: Path, *, echo: bool, light: bool) -> Run:
-    seed = schedule.seed
-    world = small_world(seed)
-    ports = dict(zip(world.servers, await world.serve(HOST), strict=True))
+def scratch() -> Path:
+    """A fresh folder, in memory where there is such a place: nothing here is about a real disk."""
+    return Path(tempfile.mkdtemp(prefix="derms-sim-", dir=MEMORY if MEMORY.is_dir() else None))
+
+
+async def set_up(loop: SimLoop, schedule: Schedule, folder: Path, tier: Tier, *, echo: bool = False) -> Run:
+    """A world with a stand in it, and the oracle over both."""
+    seed, story = schedule.seed, Story(loop.time)
+    world = small_world(seed, publish=not tier.lean)
+    every = list(range(20000, 20000 + len(world.servers))) if tier.lean else await world.serve(HOST)
+    ports = dict(zip(world.servers, every, strict=True))
     loop.wire.now_s = loop.time
-    site = _site(world, ports, folder, quick=seed % 2 == 1)
-    clock = SteppedClock(loop, world.start)
-    story = Story(loop.time)
-    own_ports = {device: ports[device] for device in DEVICES}
-    disk = SimDisk(random.Random(f"{seed}:disk"))
+    own_ports = {device: ports[device] for device in tier.devices}
+    site = _site(world, every, folder, tier, quick=seed % 2 == 1)
+    clock, disk = SteppedClock(loop, world.start), SimDisk(random.Random(f"{seed}:disk"))
     asked_s: list[float] = []
     facts = Facts(
         world=world,
@@ -284,25 +314,31 @@ async def _set_up(loop: SimLoop, schedule: Schedule, folder: Path, *, echo: bool
         if echo:
             print(f"{loop.time():9.2f} {event.source} {event.kind}: {event.text}", flush=True)
 
-    oracle.listen(
-        [
-            Ear(world.servers[der.id], der.id, Plate(der.p_rated_w, der.energy_wh, der.id in LEGACY), loop.time)
-            for der in PACKAGE.ders
-            if der.id in DERS
-        ]
-    )
-    chance = random.Random(f"{seed}:stand")
-    stand = Stand(
-        Ways(loop, clock, site, disk, drivers(), chance, light, oracle.up, oracle.down, on_event, asked_s)
-    )
-    field = Field(loop, world, own_ports, clock, random.Random(f"{seed}:field"))
+    kit: DriverKit = drivers()
+    field = LeanField(loop, world, tier.ders, own_ports) if tier.lean else Field(loop, world, tier.ders, own_ports)
+    if isinstance(field, LeanField):
+        field.on_write, kit = oracle.wrote, LeanKit(field)
+    ears = [] if tier.lean else _ears(world, tier, loop)
+    oracle.listen(ears)
     field.on_master = oracle.meddled
-    return Run(schedule, loop, world, field, clock, stand, oracle)
+    chance, light = random.Random(f"{seed}:stand"), seed % REAL_EVERY != 0
+    stand = Stand(Ways(loop, clock, site, disk, kit, chance, light, oracle.up, oracle.down, on_event, asked_s))
+    return Run(schedule, loop, world, field, clock, stand, oracle, ears)
 
 
-def _site(world: World, ports: dict[str, int], folder: Path, *, quick: bool) -> Site:
-    path = write_files(world, HOST, list(ports.values()), folder, mode="auto")
+def _ears(world: World, tier: Tier, loop: SimLoop) -> list[Ear]:
+    """One at each DER of the product."""
+    old = legacy(world)
+    return [
+        Ear(world.servers[der.id], der.id, Plate(der.p_rated_w, der.energy_wh, der.id in old), loop.time)
+        for der in PACKAGE.ders
+        if der.id in tier.ders
+    ]
+
+
+def _site(world: World, ports: list[int], folder: Path, tier: Tier, *, quick: bool) -> Site:
+    path = write_files(world, HOST, ports, folder, mode="auto")
     site = load_site(path, drivers=drivers().names, feeder=load)
-    package = replace(PACKAGE, ders=tuple(der for der in PACKAGE.ders if der.id in DERS))
-    site = replace(site, fleet=small_fleet(site.fleet), package=package)
+    package = replace(PACKAGE, ders=tuple(der for der in PACKAGE.ders if der.id in tier.ders))
+    site = replace(site, fleet=part_of(site.fleet, tier.ders), package=package)
     return replace(site, dispatch=QUICK, plan=replace(site.plan, every_s=QUICK_PLAN_S)) if quick else site

@@ -22,7 +22,6 @@ from derms.service.brain_part import BrainPart
 from derms.service.cadence import run_on_clock
 from derms.service.config import Site
 from derms.service.gateway_part import GatewayPart
-from derms.service.serving import LAST_RECORDS_S
 from derms.service.surroundings import Surroundings
 from tests.sim.disk import DiskFault, SimDisk
 from tests.sim.field import SteppedClock
@@ -43,6 +42,8 @@ SOUND = Scorecard(
     harm_node_min=0.0,
 )
 """What an operator shows when a feeder that was in doubt is put back into AUTO."""
+DRAIN_S = 10.0
+"""At the end of a gateway, for a brain to take its last records."""
 RESTART_S = 5.0
 """A part that could not start, or has ended by itself, is started again by whoever watches over it."""
 
@@ -97,6 +98,10 @@ class Part:
         return self.life is not None and self.life.alive and not self.life.halted
 
     @property
+    def alive(self) -> bool:
+        return self.life is not None and self.life.alive
+
+    @property
     def folder(self) -> Path:
         """Of the present life."""
         return self.ways.site.storage / f"{self.name}-{self._folders}"
@@ -117,7 +122,7 @@ class Part:
         if self._starting:
             return
         self._starting = True
-        while not (self.life is not None and self.life.alive) and not self._begun():
+        while not (self.alive or self._begun()):  # noqa: ASYNC110 - who watches over it looks now and then
             await asyncio.sleep(RESTART_S)
         self._starting = False
 
@@ -165,12 +170,17 @@ class Part:
         self._running = None
         self.ways.on_down(self.name, why)
 
+    def tell_to_stop(self) -> None:
+        """Tell it to stop, as SIGTERM does."""
+        if self._running is not None and not self._stop.is_set():
+            self.ways.on_down(self.name, "is told to stop")
+            self._stop.set()
+
     async def stop(self) -> None:
         """Tell it to stop, and wait until it has."""
         running = self._running
         if running is not None:
-            self.ways.on_down(self.name, "is told to stop")
-            self._stop.set()
+            self.tell_to_stop()
             await asyncio.wait([running])
 
     def freeze(self) -> None:
@@ -228,7 +238,7 @@ class GatewayLives(Part):
         assert isinstance(part, GatewayPart)
         await part.hand_back()
         with suppress(TimeoutError):
-            await asyncio.wait_for(part.desk.drained.wait(), LAST_RECORDS_S)
+            await asyncio.wait_for(part.desk.drained.wait(), DRAIN_S)
         part.close()
 
     def settle(self) -> None:

@@ -131,9 +131,7 @@ class Ear:
             if not block.isdisjoint(written):
                 whole = len(block & written.keys()) >= size
                 values = [_of(held, quantity) for held in (after, before)]
-                write = Write(
-                    self._now_s(), self._device, quantity, values[0], after_s[quantity], values[1], whole
-                )
+                write = Write(self._now_s(), self._device, quantity, values[0], after_s[quantity], values[1], whole)
                 self.on_write(write)
 
     def _held(self) -> _Held:
@@ -171,5 +169,3 @@ class Story:
     def since(self, from_s: float, about: str = "") -> list[str]:
         """Happenings from a moment on; of one device with what concerns all."""
         return [f"{at_s:9.2f} {text}" for at_s, text in self._kept if at_s >= from_s and about in text]
-
-
