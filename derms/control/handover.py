@@ -5,7 +5,7 @@ Values are for the guards; here is asked whether it can be a dispatch at all.
 
 import numpy as np
 
-from derms.domain.dispatch import Dispatch
+from derms.domain.dispatch import Dispatch, Leeway
 from derms.domain.refusal import Reason
 
 AHEAD_MAX_S = 3600.0
@@ -23,7 +23,28 @@ def faults(dispatch: Dispatch, devices: int, now_s: float, validity_s: float) ->
             found.append(f"its {name} are of shape {np.shape(values)}, and should be of {(devices, *steps)}")
         elif np.isinf(values).any():
             found.append(f"its {name} are not all finite")
+    if dispatch.leeway is not None and not _fits(dispatch.leeway, devices, steps):
+        found.append("what it expects does not fit its devices and times")
+    offset_w = np.zeros(devices) if dispatch.trim is None else dispatch.trim.offset_w
+    if np.shape(offset_w) != (devices,) or not np.isfinite(offset_w).all():
+        found.append("its trim is not a finite value for each device")
     left_s = dispatch.valid_until_s - now_s
     if not 0.0 < left_s <= validity_s + AHEAD_MAX_S:
         found.append(f"it is valid for another {left_s:.0f} s, and should be for 0 to {validity_s:.0f} s")
     return tuple(Reason("dispatch", text) for text in found)
+
+
+def _fits(leeway: Leeway, devices: int, steps: tuple[int, ...]) -> bool:
+    """Whether expectations are of the shapes of a dispatch, and each device is on a head that is there or on none."""
+    heads_w, feeder = leeway.heads_w, leeway.feeder
+    if (
+        np.shape(leeway.net_load_w) != steps
+        or np.shape(leeway.most_w) != (devices,)
+        or (heads_w is None) != (feeder is None)
+    ):
+        return False
+    if heads_w is None or feeder is None:
+        return True
+    if np.ndim(heads_w) != 2 or np.shape(heads_w)[1:] != steps or np.shape(feeder) != (devices,):
+        return False
+    return bool(((feeder >= -1) & (feeder < len(heads_w))).all())

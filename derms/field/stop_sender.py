@@ -38,7 +38,8 @@ ALONE_S = 1.0
 @cache
 def _can(capabilities: Capabilities) -> BoolArray:
     """Means that a device takes, shape (len(Means),)."""
-    return means_of([capabilities])[0]
+    takes: BoolArray = means_of([capabilities])[0]
+    return takes
 
 
 @dataclass(slots=True)

@@ -62,7 +62,9 @@ def _which(local: datetime) -> tuple[str, ...]:
         return ()
     shown, taken = f"{local:%Y-%m-%d %H:%M}", local.astimezone(UTC).astimezone(local.tzinfo)
     if taken.replace(tzinfo=None) == local.replace(tzinfo=None):
-        return (f"clocks show {shown} twice: the first is meant, {local:%H:%M %Z}; add {_offset(second)} for the second",)
+        return (
+            f"clocks show {shown} twice: the first is meant, {local:%H:%M %Z}; add {_offset(second)} for the second",
+        )
     return (f"clocks never show {shown}, they are put forward: {taken:%H:%M %Z} is meant",)
 
 
@@ -90,18 +92,16 @@ def look_up(
     if found is not None:
         return found, (*wanted.notes, *_late(found, wanted, zone, now)), []
     last, first = store.latest(), store.first_decision_at()
-    if last is None or first is None:
-        right = "there is none at all yet"
-    elif wanted.until is not None:
-        right = f"the first one was made {first.astimezone(zone):{TIME_TEXT}}, the last one is {last.plan.id}"
-    else:
+    wrong, right = "there is none like that", "there is none at all yet"
+    if last is not None and first is not None:
         right = f"the last one is {last.plan.id}"
-    return None, (), [Problem(str(path), f"decision '{word}'", "there is none like that", right)]
+        if wanted.until is not None:
+            wrong = "none had been made by then"
+            right = f"the first one was made {first.astimezone(zone):{TIME_TEXT}}; {right}"
+    return None, (), [Problem(str(path), f"decision '{word}'", wrong, right)]
 
 
-def _late(
-    found: StoredDecision, wanted: Asked, zone: tzinfo, now: datetime | None
-) -> tuple[str, ...]:
+def _late(found: StoredDecision, wanted: Asked, zone: tzinfo, now: datetime | None) -> tuple[str, ...]:
     """What to say of a time at which the latest decision had long been made."""
     if wanted.until is None:
         return ()

@@ -7,13 +7,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Protocol
 
-from apscheduler.executors.base import BaseExecutor
-from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
 from derms.ports import Clock
+from derms.service.clock import SystemClock
 
 Action = Callable[[], Awaitable[None]]
 
@@ -39,38 +38,13 @@ def every(seconds: float, *, first: datetime) -> Trigger:
     return trigger
 
 
-class _InGroup(BaseExecutor):  # type: ignore[misc]
-    """Has APScheduler run jobs as tasks of a group, which ends them when it ends.
-
-    APScheduler's own executor ends them too, but only later, and then reports each as an error with its traceback.
-    """
-
-    def __init__(self, group: asyncio.TaskGroup) -> None:
-        super().__init__()
-        self._group = group
-
-    def _do_submit_job(self, job: Any, run_times: list[datetime]) -> None:
-        task = self._group.create_task(job.func(), name=job.id)
-        task.add_done_callback(lambda _: self._run_job_success(job.id, []))
-
-
 async def run_scheduled(jobs: tuple[Job, ...]) -> None:
-    """Run the table in real time with APScheduler until cancelled; nothing of it is under way any more then.
+    """Run the table in real time until cancelled; nothing of it is under way any more then.
 
-    A late run is made once (coalesced), however late; a run still going on is never doubled.
+    A late run is made once (coalesced), however late; a run still going on is never doubled. APScheduler's own
+    schedulers go by the wall clock, and stand still for as long as somebody sets it back.
     """
-    async with asyncio.TaskGroup() as group:
-        scheduler = AsyncIOScheduler(timezone=UTC, executors={"default": _InGroup(group)})
-        for job in jobs:
-            scheduler.add_job(
-                job.action, job.trigger, id=job.name, misfire_grace_time=None, coalesce=True, max_instances=1
-            )
-        scheduler.start()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            scheduler.remove_all_jobs()  # it is shut down a moment later, and must not begin anything in between
-            scheduler.shutdown(wait=False)
+    await run_on_clock(jobs, SystemClock(asyncio.get_running_loop()))
 
 
 async def run_on_clock(jobs: tuple[Job, ...], clock: Clock) -> None:

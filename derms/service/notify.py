@@ -25,6 +25,7 @@ class Notifier:
             return
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, suppress(OSError):
+            manager.setblocking(False)  # a manager that does not read must not hold up the loop
             manager.sendto(words.encode(), address)
 
     async def show_progress(self, progress: Callable[[], int]) -> None:

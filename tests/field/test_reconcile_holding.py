@@ -131,7 +131,7 @@ def test_a_look_at_what_is_held_that_does_not_come_through_holds_no_command_up(t
 
         async def read_back(self, quantity: Quantity) -> Held:
             Shy.looks += 1
-            if Shy.looks == 3:  # after the first command and its read-back
+            if Shy.looks == 4:  # after two questions at the start, and the read-back of the first command
                 raise DeviceUnreachable("no answer")
             return await super().read_back(quantity)
 

@@ -15,7 +15,7 @@ from derms.service.clock import SystemClock
 
 
 def test_the_answer_to_another_request_is_not_taken() -> None:
-    envelopes = Envelopes("here", random.Random(1))
+    envelopes = Envelopes("here", "sim")
     first, second = (envelopes.sealed(Lead("brain"), 100.0, 5.0) for _ in range(2))
     assert opened(Answer(first.id, Led(1)), first, Led) == Led(1)
     with pytest.raises(LinkError, match="not its answer"):

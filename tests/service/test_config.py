@@ -325,7 +325,11 @@ peak = "high"
         ('storage = {directory = "fleet.csv"}', "line 10", "unknown key 'storage' in [fleet]"),
         ('[storage]\ndirectory = "fleet.csv"', "line 11", "is not a folder"),
         ("[plan]\nreserve_up_kw = 26", "line 11", "reserve_up_kw = 26; the fleet's batteries give 25 kW at most"),
-        ("[plan]\nreserve_down_kw = 5e4", "line 11", "reserve_down_kw = 50000; the fleet's batteries take 25 kW at most"),
+        (
+            "[plan]\nreserve_down_kw = 5e4",
+            "line 11",
+            "reserve_down_kw = 50000; the fleet's batteries take 25 kW at most",
+        ),
         ("[site.extra]", "line 10", "unknown key 'extra' in [site]"),
     ],
 )

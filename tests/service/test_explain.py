@@ -36,14 +36,18 @@ from derms.domain.plan import Plan, PlanSource, Reason, Why
 from derms.domain.quality import Quality
 from derms.domain.settings import PlanWeights
 from derms.domain.telemetry import TelemetrySnapshot
+from derms.errors import ConfigError
 from derms.historian.replay import pack, unpack
 from derms.historian.store import Store, StoredDecision
 from derms.optimize.fleet import FleetPlanner
-from derms.optimize.portfolio import Desk, Envelopes, Portfolio, Sites
+from derms.optimize.portfolio import Days, Desk, Envelopes, Portfolio, Sites
 from derms.optimize.share import Fairness
 from derms.service.cli import main
 from derms.service.decided import Decided
-from derms.service.reasons import device_reasons, fleet_reasons
+from derms.service.device_why import device_reasons
+from derms.service.explain import as_text, explained, find
+from derms.service.explain_text import usd
+from derms.service.reasons import fleet_reasons, kw
 from derms.service.replay import replayed
 from derms.service.worth import at_rest, effects, usd_per_objective, widened, worths
 from feeders.catalog import load
@@ -468,6 +472,28 @@ def test_each_cause_has_its_code(why: Why) -> None:
     assert words in codes(record(change(portfolio_of()), **more))[why]
 
 
+def test_a_reserve_beyond_the_batteries_that_are_there_gives_way_and_what_is_kept_is_told() -> None:
+    portfolio = portfolio_of(congested=0)
+    asked_w = 1.2 * float(portfolio.devices.discharge_max_w.sum())
+    found = record(replace(portfolio, desk=Desk(reserve_up_w=asked_w, reserve_down_w=1e3)))
+    told = codes(found)
+    assert told[Why.GAVE_WAY].startswith("held reserve gave way by up to ")
+    assert told[Why.RESERVE].startswith(f"asked {kw(asked_w)} up, kept {kw(asked_w / 1.2)}; asked 1 kW down, kept 1 kW")
+    assert [worth.limit for worth in worths(found, PRICE) if np.isfinite(worth.usd_per_kw)] == []
+    assert replayed(found).same
+
+
+def test_every_peak_has_its_day() -> None:
+    portfolio = portfolio_of()
+    midnight = np.cumsum(portfolio.hours) > 10.0
+    days = Days(day=midnight.astype(np.intp), peak_w=np.full(2, -np.inf), rise_w=np.full(2, -np.inf))
+    found = fleet_reasons(record(replace(portfolio, days=days)), ZONE)
+    assert [reason.text[:29] for reason in found if reason.why is Why.PEAK] == [
+        "highest net load of Wed 15 Apr",
+        "highest net load of Thu 16 Apr",
+    ]
+
+
 def test_a_plan_of_a_lower_rung_says_why_it_is_none_of_the_optimizer(usual: Decided) -> None:
     plan = replace(usual.plan, source=PlanSource.LAST_GOOD)
     lower = replace(usual, plan=plan, portfolio=None, fleet_plan=None, rejected=["optimizer: the solver is gone"])
@@ -486,6 +512,57 @@ def test_a_device_knows_its_zone_its_rule_and_its_setpoint(usual: Decided) -> No
     assert found.reasons[0].why is Why.ZONE
     with pytest.raises(KeyError):
         device_reasons(usual, "bat99", [], ZONE)
+
+
+def test_a_setpoint_that_is_not_the_share_says_why(usual: Decided) -> None:
+    assert usual.dispatch is not None
+    row, p_set_w = 3, usual.dispatch.p_set_w.copy()
+    p_set_w[row, :3] = [-2e3, -1e3, 1e3]
+    eased = replace(
+        usual, dispatch=replace(usual.dispatch, p_set_w=p_set_w), caps=np.where(np.arange(20) == row, 0.4, 1)
+    )
+    (easing, line) = device_reasons(eased, "bat03", [], ZONE).setpoint_why
+    assert easing.startswith("-1 kW instead of its share of ")
+    assert easing.endswith(": it was eased for the feeder's sake")
+    assert line.endswith("and is -2 kW at the beginning")
+    assert device_reasons(usual, "bat03", [], ZONE).setpoint_why == ()
+
+
+def test_what_was_sent_is_told_with_what_the_plan_has_and_the_trim(usual: Decided) -> None:
+    assert usual.dispatch is not None
+    planned_w = float(usual.dispatch.p_set_w[3, 0])
+    at = usual.plan.start
+    sent = CommandRecord(1, at, "bat03", Quantity.P_SET, 1, planned_w - 1e3, planned_w - 1e3, Applied(0.0), at)
+    (told,) = device_reasons(usual, "bat03", [sent], ZONE).sent
+    assert told == (
+        f"{kw(planned_w - 1e3)} at 14:05:00, when the plan has {kw(planned_w)}; the other -1 kW bring net load back to "
+        "what the plan expects"
+    )
+
+
+def test_what_is_no_battery_has_one_reason(usual: Decided) -> None:
+    assert usual.available is not None
+    meter = replace(usual, store_rows=np.arange(20) + 1, available=usual.available & (np.arange(20) > 0))
+    (reason,) = device_reasons(meter, "bat00", [], ZONE).reasons
+    assert reason == Reason(Why.NOT_DISPATCHED, "it is no battery of the plan, and takes no commands")
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(1170.4, "$1,170"), (-549.2, "$549"), (7.3, "$7.30"), (0.0042, "$0.0042")]
+)
+def test_money_has_no_exponent(value: float, words: str) -> None:
+    assert usd(value) == words
+
+
+def test_what_a_re_plan_costs_is_told_by_its_parts() -> None:
+    decided = record(portfolio_of(later=66, congested=0))
+    rest = at_rest(decided, PRICE)
+    assert rest is not None
+    assert rest.usd_peaks == pytest.approx(PRICE * rest.peak_less_w / 1e3, rel=1e-3)
+    assert rest.usd_rises == pytest.approx(PRICE * rest.rise_less_w / 1e3, rel=1e-3, abs=0.1)
+    told = as_text(explained(decided, [], ZONE, peak_price=PRICE), decided, ZONE)
+    assert f"; costs {usd(rest.usd)}: peaks of all days cost {usd(rest.usd_peaks)}" in told
+    assert "no limit binds" in told
 
 
 def test_the_rule_by_which_a_zone_is_shared_is_told() -> None:
@@ -621,7 +698,13 @@ def test_a_decision_can_be_named_by_a_time_local_or_not(site: Path, capsys: pyte
     ("words", "wrong"),
     [
         (("explain", "9"), "decision '9': there is none like that; the last one is 3"),
-        (("replay", "2020-01-01"), "decision '2020-01-01': there is none like that; the last one is 3"),
+        (("explain", "9" * 23), f"decision '{'9' * 23}': there is none like that; the last one is 3"),
+        (("explain", "9" * 5000), "there is none like that; the last one is 3"),
+        (("explain", "9999-12-31T23:59"), "is nothing that a decision can be named by"),
+        (
+            ("replay", "2020-01-01"),
+            "none had been made by then; the first one was made 2026-04-15 14:05:00 PDT; the last one is 3",
+        ),
         (("explain", "yesterday"), "give a plan's number, last, or a time such as 2026-04-15T14:05"),
         (("explain", "1", "--der", "bat77"), "no device 'bat77' was in the fleet then"),
     ],
@@ -647,7 +730,54 @@ def test_without_records_or_with_damaged_ones_it_is_said_in_a_sentence(
     with sqlite3.connect(records) as raw:
         raw.execute("UPDATE decisions SET body = CAST(substr(body, 1, 900) AS BLOB)")
     status, _, err = ask(capsys, other, "replay", "last")
-    assert (status, err) == (1, "derms: stopped: a record is damaged: its check sum does not fit\n")
+    assert (status, err.splitlines()[0]) == (
+        2,
+        f"{records}: decision 'last': cannot be read: decision 3, made 2026-04-15T21:15:00Z: a record is damaged: its "
+        "check sum does not fit; put a backup of the file in its place, or give another decision",
+    )
+    records.write_bytes(b"no database" * 1000)
+    for command in ("explain", "replay"):
+        (problem,) = strict(ask(capsys, other, command, "2", "--json")[1])["problems"]
+        assert (problem["file"], problem["where"]) == (str(records), "decision '2'")
+        assert problem["right"].startswith("put a backup of the file in its place")
+
+
+@pytest.mark.parametrize(
+    ("word", "number", "note"),
+    [
+        ("2026-04-15T14:12", 2, ""),
+        ("2026-04-15T18:00", 3, "nothing was decided in the hour before that time"),
+        ("2030-01-01", 3, "that time is still to come: this is the last decision so far, made 2026-04-15 14:15:00 PDT"),
+        (
+            "2026-11-01T01:30",
+            3,
+            "clocks show 2026-11-01 01:30 twice: the first is meant, 01:30 PDT; add -08:00 for the",
+        ),
+        ("2027-03-14T02:30", 3, "clocks never show 2027-03-14 02:30, they are put forward: 03:30 PDT is meant"),
+    ],
+)
+def test_how_a_time_was_taken_is_said_where_it_could_be_otherwise(
+    word: str, number: int, note: str, site: Path
+) -> None:
+    now = datetime(2027, 6, 1, tzinfo=UTC)
+    decided, outcomes = find(site.parent / "data", word, ZONE, now=now)
+    assert decided.plan.id == number
+    assert bool(decided.notes) == bool(note)
+    assert any(said.startswith(note) for said in (*decided.notes, ""))
+    told = as_text(explained(decided, outcomes, ZONE, peak_price=PRICE), decided, ZONE)
+    assert told.startswith(note or "plan ")
+
+
+def test_a_wrong_decision_and_a_wrong_device_are_told_together(site: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        find(site.parent / "data", "77", ZONE, der="batt01")
+    assert [(problem.where, problem.right) for problem in caught.value.problems] == [
+        ("decision '77'", "the last one is 3"),
+        ("--der", "did you mean 'bat01'?"),
+    ]
+    with pytest.raises(ConfigError) as caught:
+        find(site.parent / "data", "last", ZONE, der="batt01")
+    assert [problem.file for problem in caught.value.problems] == ["command line"]
 
 
 @pytest.mark.slow
