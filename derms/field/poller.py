@@ -104,6 +104,8 @@ class Poller:
     sun_is_up: SunIsUp = always_day
     table: TelemetryTable | None = None
     writer: int = 0
+    is_polled: Callable[[int], bool] = lambda row: True
+    """Whether people let a row be polled now."""
     on_identity: Callable[[int, Identity], None] = lambda row, identity: None
     counts: PollCounts = field(default_factory=PollCounts)
     readings: Readings = field(init=False)
@@ -205,6 +207,8 @@ class Poller:
             if now_s - post.due_s >= period_s:
                 self._skip(post, now_s)
             post.due_s += period_s
+            if not self.is_polled(post.row):
+                continue
             counts.polls += 1
             try:
                 if not driver.connected:

@@ -18,6 +18,7 @@ from derms.domain.dispatch import CommandRecord, Dispatch, Unknown
 from derms.domain.membership import NOWHERE
 from derms.domain.mode import Mode
 from derms.domain.scope import Places
+from derms.domain.tags import Act
 from derms.domain.telemetry import Identity, TelemetrySnapshot
 from derms.field.disk import Disk
 from derms.field.heartbeat import Heartbeat
@@ -133,6 +134,7 @@ class Gateway:
             start=ControlMode(site.dispatch.start),
             disk=disk,
         )
+        self.poller.is_polled = lambda row: not self.orders.laid.forbidden[Act.POLL][row]
         self.reconciler = Reconciler(
             site.fleet, self._sessions, self.poller, journal, clock, site.dispatch, on_outcome, on_event, self.orders
         )

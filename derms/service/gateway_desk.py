@@ -10,6 +10,7 @@ import numpy as np
 
 from derms.control.authority import Fence
 from derms.control.handover import faults
+from derms.control.permissives import with_substitutes
 from derms.domain.alarm import Event, Severity
 from derms.domain.arrays import BoolArray
 from derms.domain.der import DeviceKind
@@ -88,10 +89,12 @@ class GatewayDesk:
 
     async def observe(self, request: Observe, author: str) -> Observed:
         """The field now."""
-        snapshot, counts = self._gateway.snapshot(), self._gateway.reconciler.counts
+        counts, orders = self._gateway.reconciler.counts, self._gateway.orders
+        measured = self._gateway.snapshot()
+        snapshot, _ = with_substitutes(measured, orders.kept.substitutes)
         return Observed(
             snapshot=snapshot,
-            reading=self._scada.reading(snapshot),
+            reading=self._scada.reading(measured),
             commandable=self._commandable(),
             writes=counts.writes,
             failed=counts.failed,

@@ -54,6 +54,7 @@ class GatewayPart:
         self.site = site
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self.alarms = 0
+        self._silenced: Callable[[Event], bool] = lambda event: False
         self._clock, self._runner = around.clock, around.runner
         self._on_event = on_event
         origin = f"{around.clock.utc():%Y%m%dT%H%M%S.%f}"
@@ -71,6 +72,7 @@ class GatewayPart:
             on_outcome=self._outcome,
             measure=lambda snapshot: measured(self.scada.reading(snapshot)),
         )
+        self._silenced = self.gateway.orders.silenced
         self.desk = GatewayDesk(
             site, self.gateway, self.scada, self.journal, around.clock, lambda: self.alarms, self._event
         )
@@ -125,9 +127,11 @@ class GatewayPart:
         self.journal.close()
 
     def _event(self, event: Event) -> None:
+        self.journal.tell(event)
+        if event.severity is Severity.ALARM and self._silenced(event):
+            return
         self.events.append(event)
         self.alarms += event.severity is Severity.ALARM
-        self.journal.tell(event)
         self._on_event(event)
 
     def _outcome(self, record: CommandRecord) -> None:

@@ -274,6 +274,42 @@ def test_reserve_is_kept_free() -> None:
     assert plan.solution.injected_w.sum(axis=0).max() <= 0.401 * able_w
 
 
+@pytest.mark.parametrize(("up", "down"), [(70.0, 0.0), (0.0, 70.0), (70.0, 70.0)])
+def test_a_reserve_beyond_the_fleet_is_kept_as_far_as_it_goes_and_named_and_costs_no_pv(up: float, down: float) -> None:
+    portfolio = territory(ders=40, feeders=2, congested=0, seed=1)
+    able_w = float(portfolio.devices.discharge_max_w.sum())
+    stored_wh = portfolio.devices.stored_max_wh if up else portfolio.devices.stored_min_wh
+    full = replace(portfolio, devices=replace(portfolio.devices, stored_wh=stored_wh))
+    plan = _plan(replace(full, desk=Desk(reserve_up_w=up * able_w, reserve_down_w=down * able_w)))
+    fleet_w = plan.solution.injected_w.sum(axis=0)
+    assert (fleet_w.max() <= 1e-3 * able_w) or not up
+    assert (fleet_w.min() >= -1e-3 * able_w) or not down
+    (slack,) = plan.gave_way
+    assert (slack.limit, slack.steps) == ("held reserve", len(portfolio.hours))
+    assert slack.most == pytest.approx(69.0 * able_w, rel=0.02)
+    assert plan.held_w.sum() == pytest.approx(0.0, abs=1.0)
+
+
+def test_a_reserve_with_no_battery_there_changes_nothing() -> None:
+    portfolio = _small()
+    away = replace(portfolio, devices=replace(portfolio.devices, available=np.zeros(12, dtype=np.bool_)))
+    plan = _plan(replace(away, desk=Desk(reserve_up_w=5e4)))
+    assert [(slack.limit, slack.most) for slack in plan.gave_way] == [("held reserve", pytest.approx(5e4))]
+    np.testing.assert_allclose(plan.solution.net_w, portfolio.feeders.net_load_w.sum(axis=0), atol=1.0)
+
+
+def test_a_limit_that_leaves_no_play_has_a_price_that_can_be() -> None:
+    """All that batteries can do is held in both directions: their power is pinned at nothing."""
+    portfolio = territory(ders=40, feeders=2, congested=0, seed=1)
+    devices = portfolio.devices
+    up_w, down_w = (float(most_w.sum(axis=0).min()) for most_w in (devices.discharge_max_w, devices.charge_max_w))
+    pinned = _plan(replace(portfolio, desk=Desk(reserve_up_w=up_w, reserve_down_w=down_w)))
+    nearly = _plan(replace(portfolio, desk=Desk(reserve_up_w=0.98 * up_w, reserve_down_w=0.98 * down_w)))
+    (price,), (near,) = pinned.solution.binding, nearly.solution.binding
+    assert price.limit == near.limit == "held reserve"
+    assert 0.5 * near.per_mw < price.per_mw < 3.0 * near.per_mw
+
+
 def _faults(portfolio: Portfolio, plan: FleetPlan, power_w: FloatArray) -> list[str]:
     return check_shares(portfolio, power_w, plan.held_w, plan.promised_w, set())
 

@@ -488,7 +488,7 @@ def test_every_peak_has_its_day() -> None:
     midnight = np.cumsum(portfolio.hours) > 10.0
     days = Days(day=midnight.astype(np.intp), peak_w=np.full(2, -np.inf), rise_w=np.full(2, -np.inf))
     found = fleet_reasons(record(replace(portfolio, days=days)), ZONE)
-    assert [reason.text[:29] for reason in found if reason.why is Why.PEAK] == [
+    assert [reason.text[:30] for reason in found if reason.why is Why.PEAK] == [
         "highest net load of Wed 15 Apr",
         "highest net load of Thu 16 Apr",
     ]
