@@ -72,8 +72,11 @@ def swept(some: Sequence[Trial]) -> list[tuple[Trial, tuple[Violation, ...]]]:
     return [(trial, found) for trial in some if (found := tried(trial))]
 
 
-def tried(trial: Trial | None, counted: dict[str, int] | None = None) -> tuple[Violation, ...]:
-    """Run the cycle with one thing going wrong, or none; what the oracle found."""
+def tried(trial: Trial | None, counted: dict[str, int] | None = None, *, frac: float = 0.2) -> tuple[Violation, ...]:
+    """Run the cycle with one thing going wrong, or none; what the oracle found.
+
+    Batteries are told `frac` of their rating.
+    """
     folder = scratch()
     schedule = Schedule(SEED, (), START_S)
 
@@ -85,7 +88,7 @@ def tried(trial: Trial | None, counted: dict[str, int] | None = None) -> tuple[V
         await run.seconds(START_S)
         for link in tuple(run.field.server(RESET).links):
             link.abort()
-        await _hand(run)
+        await _hand(run, frac)
         life = run.stand.gateway.life
         assert life is not None
         before = dict(life.passed)
@@ -98,7 +101,7 @@ def tried(trial: Trial | None, counted: dict[str, int] | None = None) -> tuple[V
         if trial is not None and trial.action == STOP:
             await run.stand.stop(GATEWAY)
         await run.stand.start(GATEWAY)
-        await _hand(run)
+        await _hand(run, frac)
         await run.seconds(START_S + CYCLE_S + AFTER_S)
         run.oracle.end()
         await run.stand.stop(GATEWAY)
@@ -164,12 +167,12 @@ def _nothing(kind: str, number: int) -> None:
     """Nothing goes wrong here."""
 
 
-async def _hand(run: Run) -> None:
+async def _hand(run: Run, frac: float = 0.2) -> None:
     """Give the gateway a dispatch, as a brain does."""
     ways, now_s = run.stand.ways, run.loop.time()
     link = SimLink(run.stand.exchange, ways.clock, random.Random(round(now_s)), "brain")
     fleet = ways.site.fleet
-    set_w = np.where(fleet.is_battery, 0.2 * fleet.p_rated_w, np.nan)
+    set_w = np.where(fleet.is_battery, frac * fleet.p_rated_w, np.nan)
     limit_w = np.where(fleet.is_pv, 0.8 * fleet.p_rated_w, np.nan)
     dispatch = Dispatch(
         plan_id=round(now_s),
