@@ -87,6 +87,13 @@ class Plan:
         return np.concatenate([[0.0], 3600.0 * np.cumsum(self.hours)])
 
 
+def means_between(edges_s: FloatArray, values: FloatArray, held_s: FloatArray) -> FloatArray:
+    """Means between edges of values that hold between other ones, `held_s`; zero beyond these."""
+    total = np.concatenate([[0.0], np.cumsum(values * np.diff(held_s))])
+    means: FloatArray = np.diff(np.interp(edges_s, held_s, total)) / np.diff(edges_s)
+    return means
+
+
 def even_steps(plan: Plan) -> tuple[float, FloatArray, FloatArray]:
     """Length of the longest step [s], and net load and battery power as means over steps of it [W], shape (steps,).
 
@@ -94,9 +101,5 @@ def even_steps(plan: Plan) -> tuple[float, FloatArray, FloatArray]:
     """
     step_s = 3600.0 * float(plan.hours.max())
     edges_s = np.arange(int(plan.edges_s[-1] / step_s + 1e-6) + 1, dtype=np.float64) * step_s
-    net_w, battery_w = (
-        np.diff(np.interp(edges_s, plan.edges_s, np.concatenate([[0.0], np.cumsum(powers_w * np.diff(plan.edges_s))])))
-        / step_s
-        for powers_w in (plan.net_load_w, plan.battery_w)
-    )
+    net_w, battery_w = (means_between(edges_s, each, plan.edges_s) for each in (plan.net_load_w, plan.battery_w))
     return step_s, net_w, battery_w

@@ -11,7 +11,8 @@ import random
 import socket
 import struct
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from derms.errors import LinkError, RecordError
@@ -113,39 +114,39 @@ class LocalLink:
         self._envelopes = Envelopes(this_boot(), f"{chance.getrandbits(64):016x}")
 
     async def ask(self, request: object, kind: type[Reply], *, within_s: float) -> Reply:
-        what, writer = type(request).__name__, None
+        writer = None
         envelope = self._envelopes.sealed(request, self._clock.monotonic_s(), within_s)
-        try:
-            async with asyncio.timeout(within_s):
-                reader, writer = await asyncio.open_unix_connection(str(self._path))
-                writer.write(_frame(envelope))
-                await writer.drain()
-                return opened(await _read(reader), envelope, kind)
-        except TimeoutError as error:
-            raise LinkError(f"{what}: no answer within {within_s:g} s") from error
-        except EOFError as error:
-            raise LinkError(f"{what}: the gateway closed the connection without an answer") from error
-        except OSError as error:
-            raise LinkError(f"{what}: no gateway at {self._path}: {error.strerror}") from error
-        except RecordError as error:
-            raise LinkError(f"{what}: {error}") from error
-        finally:
-            if writer is not None:
-                writer.close()
+        with _told(request, self._path, within_s):
+            try:
+                async with asyncio.timeout(within_s):
+                    reader, writer = await asyncio.open_unix_connection(str(self._path))
+                    writer.write(_frame(envelope))
+                    await writer.drain()
+                    return opened(await _read(reader), envelope, kind)
+            finally:
+                if writer is not None:
+                    writer.close()
 
 
 def call(path: Path, request: object, kind: type[Reply], *, within_s: float) -> Reply:
     """Ask without a loop, for commands; raises LinkError as a link does."""
-    what, end_s = type(request).__name__, time.monotonic() + within_s
+    end_s = time.monotonic() + within_s
     sender = f"{os.getpid()}-{time.monotonic_ns()}"
     envelope = Envelopes(this_boot(), sender).sealed(request, time.monotonic(), within_s)
+    with _told(request, path, within_s), socket.socket(socket.AF_UNIX) as peer:
+        peer.settimeout(within_s)
+        peer.connect(str(_fits(path)))
+        peer.sendall(_frame(envelope))
+        (length,) = _LENGTH.unpack(_receive(peer, _LENGTH.size, end_s))
+        return opened(PACKER.unpack(_receive(peer, _checked(length), end_s)), envelope, kind)
+
+
+@contextmanager
+def _told(request: object, path: Path, within_s: float) -> Iterator[None]:
+    """What can go wrong on the way, as a LinkError."""
+    what = type(request).__name__
     try:
-        with socket.socket(socket.AF_UNIX) as peer:
-            peer.settimeout(within_s)
-            peer.connect(str(_fits(path)))
-            peer.sendall(_frame(envelope))
-            (length,) = _LENGTH.unpack(_receive(peer, _LENGTH.size, end_s))
-            answer = PACKER.unpack(_receive(peer, _checked(length), end_s))
+        yield
     except TimeoutError as error:
         raise LinkError(f"{what}: no answer within {within_s:g} s") from error
     except EOFError as error:
@@ -154,7 +155,6 @@ def call(path: Path, request: object, kind: type[Reply], *, within_s: float) -> 
         raise LinkError(f"{what}: no gateway at {path}: {error.strerror}") from error
     except RecordError as error:
         raise LinkError(f"{what}: {error}") from error
-    return opened(answer, envelope, kind)
 
 
 def _receive(peer: socket.socket, length: int, end_s: float) -> bytes:

@@ -7,7 +7,7 @@ import numpy as np
 
 from derms.domain.arrays import FloatArray
 from derms.domain.forecast import Forecast
-from derms.domain.plan import Plan, PlanSource
+from derms.domain.plan import Plan, PlanSource, means_between
 from derms.optimize.aggregate import VirtualBattery
 
 
@@ -20,8 +20,8 @@ def shifted(last: Plan, forecast: Forecast, battery: VirtualBattery, *, plan_id:
     offset_s = (forecast.start - last.start).total_seconds()
     edges_s = np.concatenate([[0.0], 3600.0 * forecast.ends_h]) + offset_s
     ends_s = last.edges_s
-    battery_w, energy_wh = _kept(_means(edges_s, last.battery_w, ends_s), battery, forecast.hours)
-    curtail_w = np.minimum(_means(edges_s, last.curtail_w, ends_s), np.maximum(forecast.pv_w, 0.0))
+    battery_w, energy_wh = _kept(means_between(edges_s, last.battery_w, ends_s), battery, forecast.hours)
+    curtail_w = np.minimum(means_between(edges_s, last.curtail_w, ends_s), np.maximum(forecast.pv_w, 0.0))
     return replace(
         last,
         id=plan_id,
@@ -35,13 +35,6 @@ def shifted(last: Plan, forecast: Forecast, battery: VirtualBattery, *, plan_id:
         source=PlanSource.LAST_GOOD,
         reason=reason,
     )
-
-
-def _means(edges_s: FloatArray, values: FloatArray, ends_s: FloatArray) -> FloatArray:
-    """Means between new edges of values that hold between old ones, zero beyond these."""
-    total = np.concatenate([[0.0], np.cumsum(values * np.diff(ends_s))])
-    means: FloatArray = np.diff(np.interp(edges_s, ends_s, total)) / np.diff(edges_s)
-    return means
 
 
 def rules(forecast: Forecast, battery: VirtualBattery, *, plan_id: int, reason: str) -> Plan:

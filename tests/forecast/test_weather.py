@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from derms.domain.alarm import Event
 from derms.domain.forecast import Forecast
 from derms.forecast.weather import (
     TELL_MAX,
@@ -197,7 +198,8 @@ def test_why_there_is_no_weather_forecast_is_told_once_with_the_file(
     path = tmp_path / "sky.csv"
     if text is not None:
         path.write_text(text)
-    one, events, method = forecaster(weather=CsvWeather(path)), [], ""
+    one, method = forecaster(weather=CsvWeather(path)), ""
+    events: list[Event] = []
     for hour in range(3):
         now = NOON + HOUR * hour
         events += one.score(now, nothing(now))
