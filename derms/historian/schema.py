@@ -122,6 +122,17 @@ memberships = Table(
 )
 """Which feeder each DER is on from a time on; an empty feeder while no source reaches it."""
 
+watched_hours = Table(
+    "watched_hours",
+    metadata,
+    Column("feeder", String(64), primary_key=True),
+    Column("hour", Integer, primary_key=True),
+    Column("model", String(64), nullable=False),
+    Column("sums", Text, nullable=False),
+)
+"""What was counted of a feeder for its scorecard, by hours since 1970, with the digest of its model: `sums` holds the
+fields of `derms.control.scorecard.Hour` as JSON."""
+
 
 def to_us(at: datetime) -> int:
     """Microseconds of a timezone-aware time; TypeError for a naive one."""

@@ -9,7 +9,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -22,6 +22,7 @@ from sqlalchemy import Connection, Dialect, Engine, Select, Table, create_engine
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
+from derms.control.scorecard import WINDOW_H, Hour
 from derms.domain.alarm import Event, Severity
 from derms.domain.arrays import ByteArray, FloatArray, IntArray
 from derms.domain.der import Fleet
@@ -90,6 +91,7 @@ class Store:
         self._spans: list[Span] = []
         self._drained: dict[str, Position] = {}
         self._forecasts: list[Forecast] = []
+        self._watched: list[tuple[str, str, Hour]] = []
         self._names = tuple(device.id for device in fleet.devices)
         self._sample_insert = _sample_insert(self._engine.dialect)
         with _translated():
@@ -150,6 +152,17 @@ class Store:
         for span in spans:
             self._take(self._spans, span)
 
+    def watched(self, feeder: str, model: str, hour: Hour) -> None:
+        """Take what was counted of a feeder in an hour, in the place of what was taken of that hour before."""
+        self._take(self._watched, (feeder, model, hour))
+
+    def watched_hours(self, feeder: str, model: str) -> list[Hour]:
+        """What was counted of a feeder while it had this model."""
+        c = schema.watched_hours.c
+        rows = self._read(select(c.sums).where(c.feeder == feeder, c.model == model).order_by(c.hour))
+        known = {each.name for each in fields(Hour)}
+        return [Hour(**{name: sum_ for name, sum_ in json.loads(row.sums).items() if name in known}) for row in rows]
+
     def _take(self, waiting: list[Any], entry: object, most: int = WAITING_MAX) -> None:
         if len(waiting) < most:
             waiting.append(entry)
@@ -161,7 +174,7 @@ class Store:
         with self._flushing:
             samples, decisions = self._samples[:], self._decisions[:]
             outcomes, events, spans = self._outcomes[:], self._events[:], self._spans[:]
-            forecasts, drained = self._forecasts[:], dict(self._drained)
+            forecasts, drained, watched = self._forecasts[:], dict(self._drained), self._watched[:]
             batches = (
                 (schema.decisions, [_decision_row(plan, inputs, self._names) for plan, inputs in decisions]),
                 (schema.forecasts, [_forecast_row(made) for made in forecasts]),
@@ -174,12 +187,13 @@ class Store:
                 if samples:
                     self._write_samples(connection, samples)
                 connection.execute(delete(schema.drains).where(schema.drains.c.gateway.in_(list(drained))))
+                _write_watched(connection, watched)
                 for table, rows in batches:
                     if rows:
                         connection.execute(insert(table), rows)
             del self._samples[: len(samples)], self._decisions[: len(decisions)]
             del self._outcomes[: len(outcomes)], self._events[: len(events)], self._spans[: len(spans)]
-            del self._forecasts[: len(forecasts)]
+            del self._forecasts[: len(forecasts)], self._watched[: len(watched)]
 
     def _write_samples(self, connection: Connection, samples: list[tuple[int, FloatArray, ByteArray]]) -> None:
         """Write samples in the order of the table's key; NaN becomes NULL."""
@@ -385,6 +399,16 @@ def _outcome_row(record: CommandRecord) -> dict[str, Any]:
         "detail": json.dumps(asdict(record.outcome)),
         "ended_us": to_us(record.ended_at),
     }
+
+
+def _write_watched(connection: Connection, watched: list[tuple[str, str, Hour]]) -> None:
+    """Write the latest of each hour of a feeder, and forget the hours that do not count any more."""
+    c = schema.watched_hours.c
+    for (feeder, number), (model, hour) in {(name, it.number): (model, it) for name, model, it in watched}.items():
+        gone = (c.hour == number) | (c.hour <= number - WINDOW_H)
+        connection.execute(delete(schema.watched_hours).where(c.feeder == feeder, gone))
+        row = {"feeder": feeder, "hour": number, "model": model, "sums": json.dumps(asdict(hour), allow_nan=False)}
+        connection.execute(insert(schema.watched_hours), [row])
 
 
 def _span_row(span: Span) -> dict[str, object]:

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -144,15 +145,15 @@ def _rows(problems: Sequence[Problem]) -> list[dict[str, str]]:
     return [{"file": p.file, "where": p.where, "wrong": p.wrong, "right": p.right} for p in problems]
 
 
-def _refuse(error: ConfigError, *, as_json: bool, undone: str = "started") -> int:
-    """Tell every mistake; `undone` is what did not happen because of them."""
+def _refuse(error: ConfigError, *, as_json: bool, so: str = "nothing was started") -> int:
+    """Tell every mistake, and what comes of them."""
     if as_json:
         print(json.dumps({"ok": False, "problems": _rows(error.problems)}))
     else:
         for problem in error.problems:
             print(problem, file=sys.stderr)
         count = len(error.problems)
-        print(f"{count} {'mistake' if count == 1 else 'mistakes'}; nothing was {undone}", file=sys.stderr)
+        print(f"{count} {'mistake' if count == 1 else 'mistakes'}; {so}", file=sys.stderr)
     return WRONG_INPUT
 
 
@@ -192,7 +193,7 @@ def _check(options: argparse.Namespace) -> int:
     except ConfigError as error:
         told = set(error.problems)
         every = error.problems + [problem for problem in _unusable() if problem not in told]
-        return _refuse(ConfigError(every), as_json=options.json)
+        return _refuse(ConfigError(every), as_json=options.json, so="the site cannot be used as it is")
     from derms.service.inspection import link_costs
 
     unusable = _unusable()
@@ -207,6 +208,7 @@ def _check(options: argparse.Namespace) -> int:
             "devices": len(site.fleet),
             "mode": site.mode,
             "polling": classes,
+            "notes": site.notes,
         }
         print(json.dumps(found))
     else:
@@ -214,6 +216,8 @@ def _check(options: argparse.Namespace) -> int:
         print(f"{options.config}: good: {name}, {len(site.fleet)} devices, mode {site.mode}")
         for cost in costs:
             print(f"  {cost}")
+        for note in site.notes:
+            print(f"  {note}")
         for problem in unusable:
             print(f"not used by this site: {problem}", file=sys.stderr)
     return OK
@@ -224,12 +228,10 @@ def _explain(options: argparse.Namespace) -> int:
         site = _load(options.config)
         with _loading():
             from derms.service import explain
-        decided, outcomes = explain.find(site.storage, options.decision, site.timezone)
-        if options.der is not None and options.der not in decided.device_ids:
-            wrong, right = f"no device '{options.der}' was in the fleet then", "give the id of one that was"
-            raise ConfigError([Problem("--der", f"'{options.der}'", wrong, right)])
+        now = datetime.now(UTC)
+        decided, outcomes = explain.find(site.storage, options.decision, site.timezone, der=options.der, now=now)
     except ConfigError as error:
-        return _refuse(error, as_json=options.json, undone="explained")
+        return _refuse(error, as_json=options.json, so="nothing was explained")
     price = site.plan.peak_price
     found = explain.explained(decided, outcomes, site.timezone, peak_price=price, der=options.der)
     print(explain.as_json(found) if options.json else explain.as_text(found, decided, site.timezone))
@@ -241,9 +243,9 @@ def _replay(options: argparse.Namespace) -> int:
         site = _load(options.config)
         with _loading():
             from derms.service import explain, replay
-        decided, _ = explain.find(site.storage, options.decision, site.timezone)
+        decided, _ = explain.find(site.storage, options.decision, site.timezone, now=datetime.now(UTC))
     except ConfigError as error:
-        return _refuse(error, as_json=options.json, undone="replayed")
+        return _refuse(error, as_json=options.json, so="nothing was replayed")
     result = replay.replayed(decided)
     print(replay.as_json(result) if options.json else replay.as_text(result))
     return OK if result.same else FAILED
@@ -263,11 +265,11 @@ def _import(options: argparse.Namespace) -> int:
     try:
         return asyncio.run(work())
     except ConfigError as error:
-        return _refuse(error, as_json=options.json, undone="written")
+        return _refuse(error, as_json=options.json, so="nothing was written")
     except BrokenPipeError:
         raise
     except OSError as error:
-        return _refuse(_unreadable(options.into, error), as_json=options.json, undone="written")
+        return _refuse(_unreadable(options.into, error), as_json=options.json, so="nothing was written")
 
 
 def _feeder(arguments: Sequence[str]) -> int:
@@ -276,12 +278,12 @@ def _feeder(arguments: Sequence[str]) -> int:
     try:
         return feeder_command.run(arguments)
     except ConfigError as error:
-        undone = "written" if arguments[:1] == ["import"] else "loaded"
-        return _refuse(error, as_json="--json" in arguments, undone=undone)
+        so = f"nothing was {'written' if arguments[:1] == ['import'] else 'loaded'}"
+        return _refuse(error, as_json="--json" in arguments, so=so)
     except BrokenPipeError:
         raise
     except OSError as error:
-        return _refuse(_unreadable(Path(arguments[-1]), error), as_json="--json" in arguments, undone="written")
+        return _refuse(_unreadable(Path(arguments[-1]), error), as_json="--json" in arguments, so="nothing was written")
 
 
 def _stop(arguments: Sequence[str]) -> int:

@@ -82,7 +82,7 @@ def test_ten_mistakes_get_ten_lines_with_row_column_and_remedy(
 ) -> None:
     assert main(["check", "-c", str(damaged_site)]) == 2
     *lines, count = capsys.readouterr().err.splitlines()
-    assert count == "10 mistakes; nothing was started"
+    assert count == "10 mistakes; the site cannot be used as it is"
     fleet = damaged_site.parent / "fleet.csv"
     for line, (where, wrong, right) in zip(lines, MISTAKES, strict=True):
         assert line.startswith(f"{fleet}: {where}: ")
@@ -123,7 +123,7 @@ def test_a_good_site_is_called_good(good_site: Path, capsys: pytest.CaptureFixtu
     assert main(["check", "--json", "-c", str(good_site)]) == 0
     said = json.loads(capsys.readouterr().out)
     del said["polling"]
-    assert said == {"ok": True, "problems": [], "devices": 65, "mode": "observe"}
+    assert said == {"ok": True, "problems": [], "devices": 65, "mode": "observe", "notes": []}
     assert sorted(good_site.parent.iterdir()) == before
 
 
