@@ -11,7 +11,7 @@ COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --system-certs --univers
 	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check conformance fuzz infeasible kill mutants sim soak bench docs lock clean
+.PHONY: help demo test style check conformance fuzz infeasible kill mutants sim soak bench docs lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -22,11 +22,13 @@ demo: $(OK) ## a simulated day under control, over real Modbus TCP; ARGS="--fast
 test: $(OK) ## all tests; ARGS="-k guard"
 	@$(BIN)/pytest $(ARGS)
 
-check: $(OK) ## format, lint, types, layers and the fast tests
+style: $(OK) ## format, lint, types and layers
 	@echo "== ruff format" && $(BIN)/ruff format --check .
 	@echo "== ruff check" && $(BIN)/ruff check .
 	@echo "== mypy" && $(BIN)/mypy
 	@echo "== lint-imports" && $(BIN)/lint-imports --no-logo
+
+check: style ## style, and the fast tests
 	@echo "== pytest" && $(BIN)/pytest -m "not slow" $(ARGS)
 
 conformance: $(OK) ## every driver and profile against its simulated device, with the level that each reaches
