@@ -14,7 +14,7 @@ import os
 import threading
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
@@ -39,6 +39,8 @@ READABLE = (1, 2, 3)
 MAX_BYTES = 64 << 20
 KEPT_FILES = 8
 """Full files kept beside the current one."""
+PENDING_MOST = 50_000
+"""Records that wait while nothing can be written; beyond that the least of them are dropped, and counted."""
 ENTRIES_KEPT = 100_000
 """Latest entries in memory for the database; what it has not taken by then is only in the files."""
 
@@ -192,6 +194,36 @@ def _record(intent: Intent, conclusion: Conclusion) -> CommandRecord:
     )
 
 
+_EVENT_RANKS = {Severity.INFO: 0, Severity.WARNING: 2, Severity.ALARM: 3}
+_COMMAND_RANK = 1
+"""Commands that have begun and ended while nothing could be written: values that were refused, and releases."""
+
+
+def _shed(waiting: Sequence[Record], most: int) -> list[Record]:
+    """So many of the records that wait, in their order: those of the least rank are dropped, the oldest first.
+
+    Never dropped is a command of which a half is durable or has not ended yet.
+    """
+    begun: dict[int, int] = {}
+    droppable: list[tuple[int, tuple[int, ...]]] = []
+    for place, record in enumerate(waiting):
+        match record:
+            case Told(event=event):
+                droppable.append((_EVENT_RANKS[event.severity], (place,)))
+            case Intent(seq=seq):
+                begun[seq] = place
+            case Conclusion(seq=seq) if seq in begun:
+                droppable.append((_COMMAND_RANK, (begun.pop(seq), place)))
+            case _:
+                pass
+    dropped = set[int]()
+    for _, places in sorted(droppable):
+        if len(waiting) - len(dropped) <= most:
+            break
+        dropped.update(places)
+    return [record for place, record in enumerate(waiting) if place not in dropped]
+
+
 def _count(tally: Tally, record: Record) -> None:
     """Follow the tally of the day."""
     match record:
@@ -207,7 +239,8 @@ def _count(tally: Tally, record: Record) -> None:
 class Journal:
     """One gateway's journal. Intents and outcomes gather in memory until `commit` makes them durable together.
 
-    `commit` may run in a thread of its own while more is entered; all else belongs to one thread.
+    `commit` may run in a thread of its own while more is entered; all else belongs to one thread. What waits for a disk
+    that takes nothing is bounded.
     """
 
     def __init__(self, path: Path, fd: int, lease: Lease, *, max_bytes: int, disk: Disk, origin: str) -> None:
@@ -222,7 +255,10 @@ class Journal:
         self._disk = disk
         self._origin = origin
         self._committing = threading.Lock()
+        self._entering = threading.Lock()
+        """Held for moments only: by whoever changes what is pending."""
         self._pending: list[Record] = []
+        self._lost = 0
         self._unfinished: dict[int, Intent] = {}
         self._durable: dict[int, Intent] = {}
         self._tally = Tally()
@@ -307,6 +343,11 @@ class Journal:
         """Why what was intended under a token may not be sent any more; None when it may."""
         return self._lease.refusal(token, deadline_s, now_s)
 
+    @property
+    def pending(self) -> bool:
+        """Whether something waits for a commit."""
+        return bool(self._pending)
+
     def is_durable(self, seq: int) -> bool:
         """Whether an intent is on disk and still without outcome there: it may go on the wire."""
         return seq in self._durable
@@ -346,7 +387,27 @@ class Journal:
 
     def _enter(self, record: Record) -> None:
         _apply(self._unfinished, record)
-        self._pending.append(record)
+        with self._entering:
+            self._pending.append(record)
+            self._bound()
+
+    def _bound(self) -> None:
+        """Drop the least of what is pending where that is too much; a quarter, so that this is seldom."""
+        before = len(self._pending)
+        if before > PENDING_MOST:
+            self._pending = _shed(self._pending, PENDING_MOST * 3 // 4)
+            self._lost += before - len(self._pending)
+
+    def _put_back(self, batch: list[Record]) -> None:
+        with self._entering:
+            self._pending[:0] = batch
+            self._bound()
+
+    def lost(self) -> int:
+        """Records that were dropped while nothing could be written, since this was asked last."""
+        with self._entering:
+            lost, self._lost = self._lost, 0
+            return lost
 
     def commit(self) -> None:
         """Make everything entered so far durable, in one write.
@@ -354,10 +415,12 @@ class Journal:
         Raises JournalError when that fails: then none of it counts as durable, and all of it is written again, over
         what the failed write left, by the next commit.
         """
-        with self._committing:
-            batch = self._pending[:]
+        with self._committing, ExitStack() as undo:
+            with self._entering:
+                batch, self._pending = self._pending, []
             if not batch:
                 return
+            undo.callback(self._put_back, batch)
             try:
                 if self._size > self._max_bytes:
                     self._rotate()
@@ -373,7 +436,7 @@ class Journal:
                 self._enlist(record, self._durable)
                 _apply(self._durable, record)
                 _count(self._tally, record)
-            del self._pending[: len(batch)]
+            undo.pop_all()
 
     def _rotate(self) -> None:
         """Go on in a new file that starts with the unfinished intents and the tally; the full one gets a number."""

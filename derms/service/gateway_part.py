@@ -6,11 +6,13 @@ It keeps the fleet safe with brain and database dead; nothing here needs either.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 
 from derms.domain.alarm import Event, Severity
 from derms.domain.dispatch import CommandRecord
 from derms.domain.mode import Mode
+from derms.errors import JournalError
 from derms.field.ending import end
 from derms.field.journal import Journal
 from derms.link.answering import Answering, Handler
@@ -25,6 +27,7 @@ from derms.service.scada import Modbus, Wiring, open_source
 from derms.service.supervisor import Supervisor
 from derms.service.surroundings import Surroundings
 from derms.service.trimming import measured
+from derms.service.watching import watching
 
 FIRST_SCADA = timedelta(seconds=0.5)
 FIRST_TRIM_POLLS = 2.0
@@ -32,6 +35,8 @@ FIRST_TRIM_POLLS = 2.0
 EVENTS_KEPT = 1000
 """Latest events in memory; the journal has them all."""
 JOURNAL = "commands.journal"
+KEEP_EVERY_S = 5.0
+"""Longest time that an outcome or event is in memory only, where no command follows and nobody asks for records."""
 LAST_RECORDS_S = 10.0
 """At the end, for a brain to take the last records."""
 
@@ -78,6 +83,7 @@ class GatewayPart:
         )
         self.answering = Answering(around.clock, boot, self._handlers())
         self.supervisor = Supervisor(around.clock, self._event)
+        self._watching = watching("gateway", around, self._event, site.storage)
 
     def _handlers(self) -> Mapping[type, Handler]:
         gateway = self.gateway
@@ -93,10 +99,18 @@ class GatewayPart:
         trims = site.mode is Mode.AUTO and site.dispatch.trim_frac > 0.0
         first_trim = start + FIRST_TRIM_POLLS * timedelta(seconds=site.field.poll_s)
         table = (
+            Job("keep", every(KEEP_EVERY_S, first=start), self.keep),
             Job("scada", every(site.scada.every_s, first=start + FIRST_SCADA), self.scada.poll),
             *([Job("trim", every(site.dispatch.trim_every_s, first=first_trim), self.gateway.trim)] if trims else []),
+            *self._watching,
         )
         return tuple(self.supervisor.guarded(job) for job in table)
+
+    async def keep(self) -> None:
+        """Job: bring to disk what the journal has gathered; that it fails is told where commands need it."""
+        if self.journal.pending:
+            with suppress(JournalError):
+                await asyncio.get_running_loop().run_in_executor(None, self.journal.commit)
 
     async def run(self) -> None:
         """Poll and write until cancelled, or until a part ends by itself."""

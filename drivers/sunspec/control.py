@@ -297,7 +297,8 @@ def seconds(image: Image, timer: str, reversion_s: float) -> int:
 def controls(images: Mapping[int, Image]) -> Mapping[Quantity, Control]:
     """How a device takes each quantity, from its control and rating models; what it cannot take is not there.
 
-    A setpoint needs its own points and a state of charge to be watched while it holds.
+    A setpoint needs its own points and a store whose state of charge can be watched while it holds. That it is not told
+    just now is no reason to take none for as long as the connection stands: a guard forbids what nobody can watch.
     """
     found: dict[Quantity, Control] = {}
     w_max_w = reported(images, (702, "WMax"), (702, "WMaxRtg"), (121, "WMax"), (120, "WRtg"))
@@ -325,15 +326,15 @@ def controls(images: Mapping[int, Image]) -> Mapping[Quantity, Control]:
         )
     if _has(images, 124, "OutWRte") and charge_max_w > 0 and discharge_max_w > 0:
         found[Quantity.P_SET] = StorageRates(124, discharge_max_w, charge_max_w)
-    stores = any(_has(images, model_id, name) for model_id, name in CHARGE)
+    stores = not STORING.isdisjoint(images) or _has(images, 124, "ChaState")
     if _has(images, 704, "WSetEna") and _has(images, 704, "WSet") and stores:
         rates_w = (reported(images, (702, name)) for name in ("WChaRteMax", "WDisChaRteMax"))
         found[Quantity.P_SET] = WattSetpoint(704, w_max_w, smallest(w_max_w, *rates_w))
     return found
 
 
-CHARGE = ((713, "SoC"), (802, "SoC"), (124, "ChaState"))
-"""Points that tell a state of charge."""
+STORING = frozenset({713, 802})
+"""Models of a store, with its state of charge; 124 is also in inverters without one."""
 
 
 def reported(images: Mapping[int, Image], *places: tuple[int, str]) -> float:

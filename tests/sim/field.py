@@ -118,7 +118,7 @@ class Field:
     async def begin(self, mishap: Mishap) -> None:
         """Let it go wrong."""
         if isinstance(mishap.kind, Fault):
-            self.server(mishap.target).fault(mishap.kind, mishap.value if mishap.value else None)
+            self.fail(mishap.target, mishap.kind, mishap.value if mishap.value else None)
             return
         self._active.append(mishap)
         if mishap.kind is Kind.RESET:
@@ -129,10 +129,18 @@ class Field:
     async def end(self, mishap: Mishap) -> None:
         """Let it be well again."""
         if isinstance(mishap.kind, Fault):
-            await self.server(mishap.target).heal()
+            await self.heal(mishap.target)
             return
         self._active.remove(mishap)
         self._set(mishap.target)
+
+    def fail(self, device: str, kind: Fault, value: float | None) -> None:
+        """Let a device fail."""
+        self.server(device).fault(kind, value)
+
+    async def heal(self, device: str) -> None:
+        """Let it be well again."""
+        await self.server(device).heal()
 
     def server(self, device: str) -> DeviceServer:
         return self.world.servers[device]

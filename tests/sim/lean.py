@@ -84,6 +84,12 @@ class LeanField(Field):
         await super().end(mishap)
         self._drop(mishap)
 
+    def fail(self, device: str, kind: Fault, value: float | None) -> None:
+        self.server(device).fail(kind, value)
+
+    async def heal(self, device: str) -> None:
+        self.server(device).mend()
+
     def _drop(self, mishap: Mishap) -> None:
         """Connections do not outlive some mishaps, nor their end."""
         if mishap.kind in DROPPING:

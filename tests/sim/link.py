@@ -6,8 +6,8 @@ from contextvars import Context, copy_context
 
 from derms.errors import LinkError
 from derms.link.answering import Answering
-from derms.link.asking import Envelopes, Reply, opened
-from derms.link.messages import PACKER, Answer
+from derms.link.asking import Reply, opened
+from derms.link.messages import PACKER, Answer, Envelope, Stamp
 from derms.ports import Clock
 from tests.sim.loop import LIFE, SimLoop
 
@@ -70,11 +70,14 @@ class SimLink:
         self._exchange = exchange
         self._clock = clock
         self._author = author
-        self._envelopes = Envelopes(BOOT, chance)
+        self._name = f"{chance.getrandbits(64):016x}"
+        self._asked = 0
 
     async def ask(self, request: object, kind: type[Reply], *, within_s: float) -> Reply:
         loop = self._exchange.loop
-        envelope = self._envelopes.sealed(request, self._clock.monotonic_s(), within_s)
+        self._asked += 1
+        stamp = Stamp(BOOT, self._clock.monotonic_s())
+        envelope = Envelope(f"{self._name}-{self._asked}", stamp, within_s, request)
         reply: asyncio.Future[bytes] = loop.create_future()
         arrive, data = self._exchange.arrive, PACKER.pack(envelope)
         back = copy_context()

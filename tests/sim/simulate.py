@@ -26,15 +26,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     began_s = time.monotonic()
     seeds = range(options.first, options.first + options.seeds)
     results, lines = list[Result](), 0
-    with ProcessPoolExecutor(options.processes) as pool, ThreadPoolExecutor(1) as beside:
+    with ThreadPoolExecutor(1) as beside:
         again = beside.submit(_traces, [str(seed) for seed in seeds[: options.twice]], options.hours)
-        for result in _each(pool, seeds, options.hours):
-            results.append(result)
-            lines += 1
-            print(f"[{lines}/{len(seeds)}] {line(result)}", flush=True)
-            tell(result)
-        trials_done, failed = _sweep(pool, options.every) if options.every else (0, 0)
-        traces = again.result()
+        with ProcessPoolExecutor(options.processes) as pool:
+            for result in _each(pool, seeds, options.hours):
+                results.append(result)
+                lines += 1
+                print(f"[{lines}/{len(seeds)}] {line(result)}", flush=True)
+                tell(result)
+            trials_done, failed = _sweep(pool, options.every) if options.every else (0, 0)
+        traces = again.result()  # the pool has to be gone: its processes keep pipes open that they know nothing of
     stable = len(traces) == len(seeds[: options.twice]) and _same(results, traces)
     for table, words in ((WAITING, "waits for"), (ELSEWHERE, "is checked in")):
         for invariant, what in table.items():

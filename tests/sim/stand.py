@@ -201,9 +201,11 @@ class Part:
         self._running = None
         error = None if task.cancelled() else task.exception()
         life.dead = True
-        if error is not None or not self._stop.is_set():
-            self.ways.loop.unexpected.append(f"{self.name} ended by itself: {error!r}")
-            self.ways.on_down(self.name, "has ended")
+        told = self._stop.is_set()
+        if told and (error is None or isinstance(error, DermsError)):  # say what it could not do any more, and end
+            return
+        self.ways.loop.unexpected.append(f"{self.name} ended {'badly' if told else 'by itself'}: {error!r}")
+        self.ways.on_down(self.name, "has ended")
 
 
 class GatewayLives(Part):
