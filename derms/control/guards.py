@@ -13,6 +13,7 @@ import numpy as np
 
 from derms.domain.arrays import BoolArray, FloatArray
 from derms.domain.der import Fleet
+from derms.domain.dispatch import Quantity
 from derms.domain.quality import Quality
 from derms.domain.telemetry import TelemetrySnapshot
 
@@ -108,6 +109,8 @@ class GuardInput:
     """None where nothing is to be moved."""
     wanted_w: FloatArray | None = None
     """What is wanted of each device; `guard` fills it in."""
+    quantity: Quantity = Quantity.P_SET
+    """What the values are: a limit is never below zero, whatever the kind."""
 
 
 Guard = Callable[[PowerBounds, GuardInput], PowerBounds]
@@ -138,22 +141,24 @@ def _laid_down(column: Callable[[Permits], PowerBounds], bounds: PowerBounds, gi
 
 
 def nameplate_guard(bounds: PowerBounds, given: GuardInput) -> PowerBounds:
-    """Keep batteries within their rating both ways, PV limits between zero and rating; meters take nothing.
+    """Keep setpoints of batteries within their rating both ways, PV and limits between zero and it; no meter's.
 
     The rating is the fleet file's. It stands for the limit of the connection as well, of which the file says nothing.
     """
-    return _rated(bounds, given.fleet, given.fleet.p_rated_w)
+    return _rated(bounds, given, given.fleet.p_rated_w)
 
 
 def device_maximum_guard(bounds: PowerBounds, given: GuardInput) -> PowerBounds:
     """The same with what the device itself says that it can and may; where it says nothing this leaves everything."""
     told_w = given.snapshot.p_rated_w
-    return _rated(bounds, given.fleet, np.where(np.isfinite(told_w), told_w, np.inf))
+    return _rated(bounds, given, np.where(np.isfinite(told_w), told_w, np.inf))
 
 
-def _rated(bounds: PowerBounds, fleet: Fleet, rated_w: FloatArray) -> PowerBounds:
-    high_w = np.where(fleet.is_battery | fleet.is_pv, rated_w, -np.inf)
-    low_w = np.where(fleet.is_battery, -rated_w, np.where(fleet.is_pv, 0.0, np.inf))
+def _rated(bounds: PowerBounds, given: GuardInput, rated_w: FloatArray) -> PowerBounds:
+    fleet, is_setpoint = given.fleet, given.quantity is Quantity.P_SET
+    commanded = fleet.is_battery | fleet.is_pv
+    high_w = np.where(commanded, rated_w, -np.inf)
+    low_w = np.where(fleet.is_battery & is_setpoint, -rated_w, np.where(commanded, 0.0, np.inf))
     return bounds.narrowed(low_w, high_w)
 
 

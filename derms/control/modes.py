@@ -60,10 +60,11 @@ SCORECARD_AGE_S = 24 * 3600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scorecard:
-    """What SHADOW has shown of a feeder; NaN, for what was not measured, meets no mark."""
+    """What was shown of a feeder while it was watched; NaN, for what was not measured, meets no mark."""
 
     taken_s: float
     shadow_h: float
+    """Time for which it was watched, in SHADOW or above."""
     plans: float
     verified_frac: float
     """Plans of the optimizer in which the verifier found nothing wrong [0..1]."""
@@ -90,15 +91,22 @@ class Mark:
 
     def misses(self, card: Scorecard) -> str:
         """How a scorecard misses it; empty when it does not."""
+        value = self.value(card)
+        return "" if self.least <= value <= self.most else f"{self.what}: {value:g}, needed {self.needed}"
+
+    def value(self, card: Scorecard) -> float:
+        """Its figure; NaN where that was not measured."""
         value: float = getattr(card, self.figure)
-        if self.least <= value <= self.most:
-            return ""
-        needed = f"at least {self.least:g}" if math.isfinite(self.least) else f"at most {self.most:g}"
-        return f"{self.what}: {value:g}, needed {needed}"
+        return value
+
+    @property
+    def needed(self) -> str:
+        """What the figure has to be, in words."""
+        return f"at least {self.least:g}" if math.isfinite(self.least) else f"at most {self.most:g}"
 
 
 MARKS: tuple[Mark, ...] = (
-    Mark("shadow_h", "hours in shadow", least=168.0),
+    Mark("shadow_h", "hours in shadow or above", least=168.0),
     Mark("plans", "plans made", least=500.0),
     Mark("verified_frac", "share of plans that the verifier passed", least=0.99),
     Mark("forecast_error_frac", "error of the forecast an hour ahead, per unit of the peak", most=0.10),
@@ -107,7 +115,7 @@ MARKS: tuple[Mark, ...] = (
     Mark("clamped_frac", "share of setpoints that guards would have moved", most=0.05),
     Mark("harm_node_min", "node-minutes beyond voltage limits added by plans", most=0.0),
 )
-"""What a promotion to AUTO asks of SHADOW; a week has seen every day type but holidays."""
+"""What a promotion to AUTO asks for; a week has seen every day type but holidays."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,7 @@ class FieldSettings:
     in_flight: float = number(1, 1, 16, "", "requests that one connection may have under way")
     reconnects_per_s: float = number(500, 0.1, 10000, "1/s", "new connections of the whole fleet")
     processes: float = number(1, 1, 64, "", "worker processes that share the polling; more than one only observes")
+    networks: str | None = text("networks that devices are in, as 10.20.0.0/16, 192.0.2.17/32; else anywhere", None)
     serial_parity: str = text("parity of serial lines: none, even or odd", "N", ("N", "E", "O"))
     tls_ca: str | None = text("path of the certificates that sign those of devices (PEM)", None)
     tls_certificate: str | None = text("path of the certificate that devices ask of us (PEM)", None)

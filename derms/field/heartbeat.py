@@ -11,7 +11,7 @@ number of holdings.
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -152,7 +152,7 @@ class Heartbeat:
             held_w = np.full(len(reconciler.fleet), np.nan)
             for key in keys:
                 held_w[key[0]] = reconciler.holdings[key].held.value_w
-            guarded = guard(held_w, given)
+            guarded = guard(held_w, replace(given, quantity=quantity))
             allowed.extend(key for key in keys if self._may_stay(key, held_w[key[0]], guarded.by[key[0]]))
         return allowed
 

@@ -173,10 +173,13 @@ class Ledger:
                 self.end(pending, Rejected("journal"))
 
     def _with_journal(self) -> None:
-        if self._journal_fails:
+        lost = self.journal.lost()
+        if self._journal_fails or lost:
             self._journal_fails = False
-            text = "commands can be journalled again"
-            self.on_event(Event(self.clock.utc(), Severity.INFO, "gateway", "journal-back", text))
+            severity, text = Severity.INFO, "commands can be journalled again"
+            if lost:
+                severity, text = Severity.WARNING, f"{text}; {lost} records of before are not in the journal"
+            self.on_event(Event(self.clock.utc(), severity, "gateway", "journal-back", text))
 
     def watch(self, snapshot: TelemetrySnapshot, requested_s: Callable[[int], float]) -> None:
         """End the commands whose effect can be seen, and those whose time for it is over.

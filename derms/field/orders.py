@@ -1,13 +1,17 @@
 """Orders: what people have laid down. Tags, locks, modes, stops, manual and substituted values, in one place.
 
-It outlives the process in a file (`derms/field/orders_file.py`). A change that cannot be saved is refused; only a stop,
-and a demotion for want of topology or model, hold without it, and that is told. Every change is an event.
+It outlives the process in a file (`derms/field/orders_file.py`). A change that cannot be saved is refused; while the
+loop runs it is made by `durably`. Only a stop, and a demotion for want of topology or model, hold at once and are saved
+later; that they cannot be is told. Every change is an event.
 """
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from derms.control import latch as latching
 from derms.control import modes, permissives
@@ -29,7 +33,10 @@ from derms.field.disk import SYSTEM_DISK, Disk
 from derms.field.ladder import Ladder
 from derms.field.laid import Laid
 from derms.field.orders_file import Kept, OrdersFile
+from derms.field.orders_saver import LATE, SAVE_S, Saver
 from derms.ports import Clock
+
+T = TypeVar("T")
 
 EVERY_S = 1.0
 """Between two looks at the ladder."""
@@ -39,6 +46,16 @@ LOST = (
     "the file of orders could not be read: tags and stops of before may be missing here; "
     "see that nothing is worked on or stopped, then take this tag off"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A change that is to hold once it is saved, and the event of it."""
+
+    kept: Kept
+    kind: str
+    text: str
+    severity: Severity
 
 
 @dataclass
@@ -55,18 +72,24 @@ class Orders:
     kept: Kept = field(default_factory=Kept)
     selections: Selections = field(default_factory=Selections)
     scorecards: dict[Scope, Scorecard] = field(default_factory=dict)
-    """What SHADOW has shown, as far as somebody has told."""
+    """What was shown of feeders, as the brain last told it."""
     topology: str = ""
     """Why it is in doubt how the feeder is switched."""
     model: str = ""
     """Why its model is not to be believed."""
     ladder: Ladder = field(init=False)
-    unsaved: bool = False
-    """What holds could not be made durable."""
+    saver: Saver = field(init=False)
     _laid: Laid | None = None
+    _drafts: list[Draft] | None = None
+    """Changes that are being drawn up by `durably`; None while none is."""
+    _coming: Kept | None = None
+    """What is to hold once the change that is being saved is durable."""
+    _changing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _called: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         self.ladder = Ladder(self.clock, self.on_event, self._all_stopped, self.doubt)
+        self.saver = Saver(self.file, self.places.devices, self.clock, self.on_event)
 
     @classmethod
     def open(
@@ -97,7 +120,9 @@ class Orders:
         except (OSError, RecordError) as error:
             orders.kept = orders._after_loss()
             orders._event("orders-lost", f"{LOST} ({error})", Severity.ALARM)
-        orders._keep(Severity.WARNING)
+        if failed := orders.saver.in_place(orders.kept):
+            orders.saver.hold(orders.kept)
+            orders.saver.fails(failed, Severity.WARNING)
         return orders
 
     def _after_loss(self) -> Kept:
@@ -200,15 +225,16 @@ class Orders:
             return refused
         if scope.level is Level.DEVICE:
             return Refused((Reason("scope", "modes are of feeders and groups: a tag keeps a device out"),))
-        scopes = self._feeders() if scope.level is Level.ALL else [scope]
+        scopes = self.feeders() if scope.level is Level.ALL else [scope]
         found = [modes.changed(self.area(it), to, author, self._evidence(it), why=why) for it in scopes]
         reasons = tuple(reason for it in found if isinstance(it, Refused) for reason in it.reasons)
         if reasons:
             return Refused(tuple(dict.fromkeys(reasons)))
         areas = tuple(it for it in found if isinstance(it, Area))
-        return self._change(*self._moved(areas)) or areas
+        return self._change(_moved(self.kept, areas), *_told(areas)) or areas
 
-    def _feeders(self) -> list[Scope]:
+    def feeders(self) -> list[Scope]:
+        """All feeders that devices are on."""
         return [Scope(Level.FEEDER, name) for name in dict.fromkeys(self.places.feeders) if name != NOWHERE]
 
     def doubt(self, topology: str, model: str) -> None:
@@ -216,32 +242,35 @@ class Orders:
         self.topology, self.model = topology, model
         if not topology and not model:
             return
-        for scope in self._feeders():
+        for scope in self.feeders():
             before = self.area(scope)
             after = modes.settled(before, self._evidence(scope))
             if after.mode is not before.mode:
-                kept, kind, text, author = self._moved((after,))
-                self._hold(kept, kind, text, author, Severity.WARNING)
-
-    def _moved(self, areas: tuple[Area, ...]) -> tuple[Kept, str, str, str]:
-        scopes = {area.scope for area in areas}
-        others = tuple(other for other in self.kept.areas if other.scope not in scopes)
-        why = f": {areas[0].why}" if areas[0].why else ""
-        text = f"{', '.join(str(area.scope) for area in areas)} in {areas[0].mode}{why}"
-        return replace(self.kept, areas=(*others, *areas)), "mode-changed", text, areas[0].author
+                self._hold(partial(_moved, areas=(after,)), *_told((after,)), Severity.WARNING)
 
     def _evidence(self, scope: Scope) -> Evidence:
-        now_s, card = self.clock.monotonic_s(), self.scorecards.get(scope)
+        now_s, card = self.clock.monotonic_s(), self.card(scope)
         return Evidence(now_s, self.site, topology=self.topology, model=self.model, scorecard=card)
+
+    def card(self, scope: Scope) -> Scorecard | None:
+        """What was shown of a feeder; of a group, whose devices have a part in the same plans: of its one feeder."""
+        if scope.level is not Level.GROUP:
+            return self.scorecards.get(scope)
+        under = self.places.under(scope)
+        on = {feeder for feeder, is_under in zip(self.places.feeders, under, strict=True) if is_under}
+        return self.scorecards.get(Scope(Level.FEEDER, on.pop())) if len(on) == 1 and NOWHERE not in on else None
 
     # Stops
 
     def latch(self, how: How, scope: Scope, author: str) -> Latch:
-        """Latch a stop; it holds also when it cannot be saved."""
+        """Latch a stop: it holds at once, and is saved off the loop as soon as that is possible."""
         number = self.kept.last_latch + 1
         latch = Latch(number, how, scope, author, self.clock.monotonic_s())
-        kept = replace(self.kept, latches=(*self.latches, latch), last_latch=number)
-        self._hold(kept, "stop-latched", f"stop {number} ({how}, {scope}) is latched", author, Severity.ALARM)
+
+        def step(kept: Kept) -> Kept:
+            return replace(kept, latches=(*kept.latches, latch), last_latch=number)
+
+        self._hold(step, "stop-latched", f"stop {number} ({how}, {scope}) is latched", author, Severity.ALARM)
         return latch
 
     def approve(self, number: int, person: str, remote: bool = False) -> Latch | Released | Refused:
@@ -315,51 +344,79 @@ class Orders:
 
     # Keeping
 
+    @property
+    def unsaved(self) -> bool:
+        """Something holds that is not durable."""
+        return self.saver.waiting is not None
+
     async def run(self) -> None:
-        """Look at the ladder once a second, and save what could not be saved, until cancelled."""
-        due_s = self.clock.monotonic_s()
-        while True:
-            await asyncio.sleep(max(0.0, due_s - self.clock.monotonic_s()))
-            self.ladder.look()
-            if self.unsaved and not self._save(self.kept):
-                self._event("orders-kept", "orders can be saved again", Severity.INFO)
-            due_s = max(due_s + EVERY_S, self.clock.monotonic_s())
+        """Look at the ladder once a second, and save what holds and is not durable, until cancelled."""
+        try:
+            while True:
+                self._called.clear()
+                self.ladder.look()
+                self.saver.look(self.kept)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(EVERY_S):
+                        await self._called.wait()
+        except asyncio.CancelledError:
+            self.saver.look(self.kept)
+            raise
+
+    async def settle(self, within_s: float) -> None:
+        """Give what holds a while to become durable."""
+        self.saver.look(self.kept)
+        await self.saver.settled(within_s)
+
+    async def durably(self, change: Callable[[], T | Refused]) -> T | Refused:
+        """Make one change of those above without holding up the loop: one at a time, durable first, else refused."""
+        try:
+            async with asyncio.timeout(SAVE_S):
+                await self._changing.acquire()
+        except TimeoutError:
+            return _not_saved(LATE)
+        try:
+            self._drafts = drafts = list[Draft]()
+            try:
+                found = change()
+            finally:
+                self._drafts = None
+            if not drafts:
+                return found
+            self._coming = drafts[0].kept
+            failed = await self.saver.save(self._coming, self.kept)
+            return self._made(drafts[0], self._coming, failed) or found
+        finally:
+            self._coming = None
+            self._changing.release()
 
     def _change(
         self, kept: Kept, kind: str, text: str, author: str, severity: Severity = Severity.INFO
     ) -> Refused | None:
-        """Make a change, durable first; refused when that is not possible."""
-        failed = self._save(kept)
+        """Make a change, durable first; refused when that is not possible. Inside `durably` it is made later."""
+        draft = Draft(kept, kind, f"{author}: {text}", severity)
+        if self._drafts is not None:
+            self._drafts.append(draft)
+            return None
+        return self._made(draft, kept, self.saver.in_place(kept))
+
+    def _made(self, draft: Draft, coming: Kept, failed: str) -> Refused | None:
+        """Let a change hold, with what came to hold while it was saved, unless it failed."""
         if failed:
-            return Refused((Reason("disk", f"it cannot be saved, so it does not hold: {failed}"),))
-        self.kept = kept
-        self._event(kind, f"{author}: {text}", severity)
+            return _not_saved(failed)
+        self.kept = coming
+        self.saver.saved(draft.kept, coming)
+        self._event(draft.kind, draft.text, draft.severity)
         return None
 
-    def _hold(self, kept: Kept, kind: str, text: str, author: str, severity: Severity) -> None:
-        """Make a change that holds whether it can be saved or not."""
-        self.kept = kept
+    def _hold(self, step: Callable[[Kept], Kept], kind: str, text: str, author: str, severity: Severity) -> None:
+        """Make a change that holds whether it can be saved or not, also in what is just being saved."""
+        self.kept = step(self.kept)
+        if self._coming is not None:
+            self._coming = step(self._coming)
+        self.saver.hold(self.kept)
+        self._called.set()
         self._event(kind, f"{author}: {text}", severity)
-        self._keep(severity)
-
-    def _keep(self, severity: Severity) -> None:
-        """Save what holds, or tell that it is not possible."""
-        failed = self._save(self.kept)
-        if failed:
-            text = f"what people have laid down holds until this process ends, and cannot be saved: {failed}"
-            self._event("orders-not-kept", text, severity)
-
-    def _save(self, kept: Kept) -> str:
-        """Save; why it is not possible, or nothing. A change that is not made leaves nothing to be saved later."""
-        if self.file is None:
-            return ""
-        try:
-            self.file.save(kept, self.places.devices)
-        except OSError as error:
-            self.unsaved = self.unsaved or kept is self.kept
-            return error.strerror or str(error)
-        self.unsaved = False
-        return ""
 
     def _nobody_under(self, scope: Scope) -> Refused | None:
         if self.places.under(scope).any():
@@ -368,3 +425,20 @@ class Orders:
 
     def _event(self, kind: str, text: str, severity: Severity) -> None:
         self.on_event(Event(self.clock.utc(), severity, GATEWAY, kind, text))
+
+
+def _moved(kept: Kept, areas: tuple[Area, ...]) -> Kept:
+    """With some areas in the place of what was said of them."""
+    scopes = {area.scope for area in areas}
+    return replace(kept, areas=(*(other for other in kept.areas if other.scope not in scopes), *areas))
+
+
+def _told(areas: tuple[Area, ...]) -> tuple[str, str, str]:
+    """Kind, text and author of the event of it."""
+    why = f": {areas[0].why}" if areas[0].why else ""
+    text = f"{', '.join(str(area.scope) for area in areas)} in {areas[0].mode}{why}"
+    return "mode-changed", text, areas[0].author
+
+
+def _not_saved(failed: str) -> Refused:
+    return Refused((Reason("disk", f"it cannot be saved, so it does not hold: {failed}"),))

@@ -86,6 +86,23 @@ class Pace:
                 if author != FLEET:
                     self._moved[author].append((now_s, change_w))
 
+    def release_w(self, row: int, quantity: Quantity, held_w: float, p_w: float) -> float:
+        """How far a device that is let go is expected to move [W], >= 0; `p_w` is what it was measured to do.
+
+        A battery comes to rest. PV that its limit holds back may rise to its rating.
+        """
+        rated_w = float(self.fleet.p_rated_w[row])
+        if self.fleet.is_battery[row]:
+            return abs(held_w) if quantity is Quantity.P_SET else 0.0
+        is_free = p_w < held_w - self.settings.tolerance_frac * rated_w
+        return 0.0 if is_free else max(0.0, rated_w - held_w)
+
+    def lets(self, change_w: float, moved_w: float, now_s: float) -> bool:
+        """Whether all together may still move so far, when they move `moved_w` already; one that moves alone may."""
+        most_w = self.ramp_w_per_min
+        left_w = self._left_w(FLEET, most_w, now_s) - moved_w
+        return change_w <= max(0.0, left_w) or left_w >= most_w
+
     def _left_w(self, name: str, most_w: float, now_s: float) -> float:
         moved = self._moved[name]
         while moved and moved[0][0] <= now_s - MINUTE_S:

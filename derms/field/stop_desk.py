@@ -152,12 +152,16 @@ class StopDesk:
         found = (self._progress(walk, detail=False) for walk in self._walks.values())
         return tuple(each for each in found if each.latched or each.kept_out)
 
-    def release(self, number: int, person: str, *, remote: bool = False, why: str = "") -> Latch | Released | Refused:
+    async def release(
+        self, number: int, person: str, *, remote: bool = False, why: str = ""
+    ) -> Latch | Released | Refused:
         """One of the two steps of a release, or all of it by one person who breaks the glass and says why."""
+        orders = self.orders
+        step: Latch | Released | Refused
         if why:
-            step: Latch | Released | Refused = self.orders.break_glass(number, person, why)
+            step = await orders.durably(lambda: orders.break_glass(number, person, why))
         else:
-            step = self.orders.approve(number, person, remote=remote)
+            step = await orders.durably(lambda: orders.approve(number, person, remote=remote))
         if isinstance(step, Released):
             free = self.orders.places.under(step.latch.scope) & ~self.orders.stopped()
             self.sender.let_go(free)

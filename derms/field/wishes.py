@@ -160,6 +160,7 @@ class Wishes:
             wanted_w[rows] = np.where(np.isnan(found.value_w), moving_w, found.value_w)[rows]
             guarded, moves_w = self._guarded(wanted_w, quantity, found, rows, snapshot)
             changes_w: dict[int, float] = {}
+            releases: list[int] = []
             for row in rows:
                 key = (row, quantity)
                 if np.isfinite(found.value_w[row]) and not self.orders.ladder.setpoints:
@@ -178,9 +179,32 @@ class Wishes:
                             writes.append(self.ledger.intend(key, None, dispatch=wish))
                 elif key in self.custody.held and snapshot.quality[row] not in SILENT and not waiting[row]:
                     # One that does not answer is left to its own reversion timer until it is back.
-                    writes.append(self.ledger.intend(key, None, dispatch=self.plans.latest))
+                    releases.append(row)
+            changes_w |= (released_w := self._releases_w(releases, quantity, changes_w, snapshot))
+            writes += [self.ledger.intend((row, quantity), None, dispatch=self.plans.latest) for row in released_w]
+            again += [row for row in releases if row not in released_w]
             self.pace.moved(changes_w, found, now_s)
         return Due(writes, kept, again)
+
+    def _releases_w(
+        self, rows: Sequence[int], quantity: Quantity, changes_w: Mapping[int, float], snapshot: TelemetrySnapshot
+    ) -> dict[int, float]:
+        """Which devices are released now, and how far each is expected to move [W].
+
+        Those that a plan lets go move the fleet as its values do, and wait where its ramp is used up. All others go.
+        """
+        followed, released_w = self.plans.followed(self.orders.laid), dict[int, float]()
+        moved_w = sum(changes_w.values())
+        for row in rows:
+            holding = self.custody.holdings.get((row, quantity))
+            if holding is None or holding.held.value_w is None or not followed[row]:
+                released_w[row] = 0.0
+                continue
+            change_w = self.pace.release_w(row, quantity, holding.held.value_w, float(snapshot.p_w[row]))
+            if self.pace.lets(change_w, moved_w, snapshot.now_s):
+                released_w[row] = change_w
+                moved_w += change_w
+        return released_w
 
     def intended(self, wish: Wish) -> Pending:
         """Enter the intent of a wish."""
@@ -204,7 +228,7 @@ class Wishes:
         moves = self.pace.moves(quantity, self.custody.holdings, found, snapshot, rows)
         reversion_s = self.settings.reversion_s + self.settings.reversion_jitter_s
         permits = self._permits(found, rows)
-        guarded = guard(wanted_w, GuardInput(self.fleet, snapshot, reversion_s, permits, moves))
+        guarded = guard(wanted_w, GuardInput(self.fleet, snapshot, reversion_s, permits, moves, quantity=quantity))
         return guarded, moves.change_w(guarded.value_w)
 
     def _permits(self, found: Wants, rows: Sequence[int]) -> Permits:

@@ -5,15 +5,17 @@ expired; so a broker could carry it as well. Times in s are of the monotonic clo
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from derms.control.authority import Ticket
+from derms.control.modes import ControlMode, Scorecard
 from derms.domain.arrays import BoolArray
 from derms.domain.dispatch import Dispatch
 from derms.domain.packing import Packer
 from derms.domain.presence import BrainTold
 from derms.domain.records import Position
 from derms.domain.scada import ScadaReading
+from derms.domain.scope import Scope
 from derms.domain.telemetry import TelemetrySnapshot
 from derms.link import orders, stops
 
@@ -76,6 +78,8 @@ class Tell:
     """A brain says how it is: often, so that its silence is noticed."""
 
     told: BrainTold
+    scorecards: Mapping[Scope, Scorecard] = field(default_factory=dict)
+    """What has been shown of feeders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,8 @@ class Observed:
     reading: ScadaReading
     commandable: BoolArray
     """Devices that take what their kind is told, and let go of it by themselves, shape (n,)."""
+    modes: Mapping[str, ControlMode]
+    """Of each feeder."""
     writes: int
     failed: int
     """Commands that did not end well."""
@@ -144,6 +150,7 @@ class Drain:
 
 _OWN: Mapping[str, tuple[str, ...]] = {
     "derms.control.authority": ("Ticket",),
+    "derms.control.modes": ("ControlMode", "Scorecard"),
     "derms.domain.alarm": ("Event", "Severity"),
     "derms.domain.der": ("Endpoint",),
     "derms.domain.dispatch": (

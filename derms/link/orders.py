@@ -168,6 +168,28 @@ class ShownMode:
 
 
 @dataclass(frozen=True, slots=True)
+class ShownMark:
+    """One figure of a scorecard against what AUTO asks of it."""
+
+    what: str
+    value: float
+    """NaN: it was not measured."""
+    needed: str
+    met: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ShownScorecard:
+    """What was shown of a feeder."""
+
+    feeder: str
+    age_s: float
+    """Since it was last added to."""
+    marks: tuple[ShownMark, ...]
+    """Empty: nothing was shown yet."""
+
+
+@dataclass(frozen=True, slots=True)
 class ShownLatch:
     """A stop that holds."""
 
@@ -251,6 +273,7 @@ class Shown:
     start: ControlMode
     """Mode of a feeder of which nobody has said anything."""
     modes: tuple[ShownMode, ...]
+    scorecards: tuple[ShownScorecard, ...]
     plan_id: int | None
     """The plan that is offered."""
     approved_plan_id: int | None
@@ -277,6 +300,7 @@ TYPES: Mapping[str, tuple[str, ...]] = {
     "derms.link.orders": (
         *("ApprovePlan", "AskWhy", "CancelCommand", "CommandSelected", "Done", "GiveBackLock", "HangTag"),
         *("OperateCommand", "PutSubstitute", "SelectCommand", "SetMode", "Show", "Shown", "ShownDevice", "ShownLatch"),
-        *("ShownLock", "ShownLoss", "ShownMode", "ShownSubstitute", "TakeLock", "TakeOffTag", "WhyNot"),
+        *("ShownLock", "ShownLoss", "ShownMark", "ShownMode", "ShownScorecard", "ShownSubstitute", "TakeLock"),
+        *("TakeOffTag", "WhyNot"),
     ),
 }

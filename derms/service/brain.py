@@ -50,6 +50,7 @@ from derms.service.gateway_view import GatewayView
 from derms.service.observation import Observation
 from derms.service.scada import Past
 from derms.service.sensors import Sensors
+from derms.service.shadowing import Shadowing
 
 T = TypeVar("T")
 
@@ -135,6 +136,7 @@ class Brain:
         self._grid_quality = Quality.GOOD
         self._topology = Topology()
         self._sensors = Sensors(package, fleet, engine.layout)
+        self._shadowing = Shadowing(site, self._der_rows, store, clock)
         self._membership = store.membership()
         self._dark: tuple[str, ...] = ()
         self._good_s = dict.fromkeys(("forecast", "model", "optimizer", "database"), clock.monotonic_s())
@@ -162,7 +164,7 @@ class Brain:
         der_w, der_var = self._der_powers(snapshot)
         head_w, head_var = self._head(snapshot, told)
         previous = self._grid
-        voltages = self._sensors.read(snapshot)
+        voltages, fresh = self._sensors.read(snapshot), self._sensors.fresh
         sun_pu = CLOUD_TYPICAL * float(sky_pu[0])
 
         def solve() -> tuple[AsOperated, GridState]:
@@ -184,11 +186,13 @@ class Brain:
         operated, state = await self._run(solve)
         self._came_to("model")
         self._note_places(operated, snapshot.at)
-        self._grid = as_operated(state, told.topology)
+        self._grid = grid = as_operated(state, told.topology)
         for event in changes(self._topology, self._grid):
             self._on_event(event)
         self._topology = told.topology
         self._note_grid(self._grid)
+        harm_nodes = await self._run(lambda: self._harm_nodes(grid, snapshot))
+        self._shadowing.estimated(seen, grid, voltages, fresh, harm_nodes)
 
     async def plan(self) -> None:
         """Job: forecast, decide, hand over, record; when it is due before the first estimate, it makes that too."""
@@ -235,6 +239,7 @@ class Brain:
             self.plans_fallback += 1
         self._note_source(decision)
         self._note_contingency(decision)
+        self._shadowing.decided(decision, given.forecast, seen)
         if self._site.mode is Mode.AUTO:
             await self.gateway.hand(decision.dispatch)
         if self._on_plan is not None:
@@ -278,7 +283,7 @@ class Brain:
         away_s = {f"{what}_s": now_s - good_s for what, good_s in self._good_s.items()}
         away_s["database_s"] = max(0.0, away_s["database_s"] - RECORD_EVERY_S)
         told = BrainTold(**away_s, topology="" if self._grid is None else self._grid.topology.doubt)
-        await self.gateway.tell(told)
+        await self.gateway.tell(told, self._shadowing.cards())
 
     async def _observe(self) -> Observed:
         """What the field says."""
@@ -302,6 +307,10 @@ class Brain:
         still = np.zeros(every_w.shape[1])
         moment = Moment(load_factor=factor, der_w=every_w[0], der_var=still, reverted_w=every_w[1], reverted_var=still)
         return len(examine(self._engine, state, (moment,))[0].control_lost)
+
+    def _harm_nodes(self, state: GridState, snapshot: TelemetrySnapshot) -> float:
+        """Voltage points that the latest plan would now add to those beyond their limits."""
+        return self._shadowing.harm_nodes(state, snapshot, lambda der_w, factor: self._look_ahead(state, der_w, factor))
 
     def _look_ahead(self, state: GridState, der_w: FloatArray, factor: float) -> Strain:
         """The strain with power of the fleet's DER [W], in the order of `der_rows`."""

@@ -19,6 +19,7 @@ from derms.service.gateway_part import FIRST_SCADA, LAST_RECORDS_S
 from derms.service.scada import Modbus, Wiring, open_publisher, past_of
 from derms.service.supervisor import Supervisor
 from derms.service.surroundings import Surroundings
+from derms.service.watching import watching
 
 FIRST_ESTIMATE_POLLS, FIRST_PLAN_POLLS, FIRST_RECORD_POLLS = 1.5, 2.0, 2.5
 """After the start, in poll intervals: the first poll of every device is in by then."""
@@ -61,6 +62,7 @@ class BrainPart:
             on_plan=self.publisher.offer if self.publisher else None,
         )
         self.supervisor = Supervisor(around.clock, self._event)
+        self._watching = watching("brain", around, self._event)
 
     def jobs(self) -> tuple[Job, ...]:
         """The cadence table of this part."""
@@ -73,6 +75,7 @@ class BrainPart:
             Job("estimate", every(site.estimate.every_s, first=start + FIRST_ESTIMATE_POLLS * poll), brain.estimate),
             Job("plan", every(site.plan.every_s, first=start + FIRST_PLAN_POLLS * poll), brain.plan),
             Job("record", every(RECORD_EVERY_S, first=start + FIRST_RECORD_POLLS * poll), brain.record),
+            *self._watching,
         )
         return tuple(self.supervisor.guarded(job) for job in table)
 

@@ -26,6 +26,7 @@ from derms.ports import DriverInfo, DriverKit
 from derms.service.files import Report, did_you_mean, in_order, parse_number, read_csv, read_text
 from derms.service.fleet_columns import describe_columns
 from derms.service.fleet_file import FleetFile, read_fleet
+from derms.service.networks import Networks, read_networks
 from derms.service.point_map import describe_points
 from derms.service.scada_site import ScadaSite, read_scada
 from derms.service.settings import SiteFile, WebTable, describe_keys, read_tables
@@ -106,7 +107,8 @@ def load_site(
     zone = _timezone(file, site["timezone"])
     package = _package(file, path, site["feeder"], feeder) if site["feeder"] else None
     fleet_path = _named_file(file, path, "fleet.file", values["fleet"]["file"])
-    fleet = _collect(report, lambda: load_fleet(fleet_path, drivers, package, broken)) if fleet_path else None
+    networks = read_networks(file, values["field"]["networks"])
+    fleet = _collect(report, lambda: load_fleet(fleet_path, drivers, package, broken, networks)) if fleet_path else None
     if fleet is not None:
         report.problems += fleet.report.problems
     utility = read_scada(file, path.parent, scada, package)
@@ -171,7 +173,11 @@ def _held_reserve(file: SiteFile, plan: Mapping[str, float], fleet: FleetFile) -
 
 
 def load_fleet(
-    path: Path, drivers: Mapping[str, DriverInfo], package: FeederPackage | None, broken: Broken = NOT_BROKEN
+    path: Path,
+    drivers: Mapping[str, DriverInfo],
+    package: FeederPackage | None,
+    broken: Broken = NOT_BROKEN,
+    networks: Networks = (),
 ) -> FleetFile:
     """The fleet file with its mistakes, and with those of the broken drivers that it names.
 
@@ -179,7 +185,7 @@ def load_fleet(
     """
     _require_csv(path)
     known = {**dict.fromkeys(broken, DriverInfo(frozenset(DeviceKind))), **drivers}
-    found = read_fleet(path, drivers=known, package=package)
+    found = read_fleet(path, drivers=known, package=package, networks=networks)
     found.report.problems += _broken_uses(path, broken)
     return found
 

@@ -15,6 +15,7 @@ from derms.ports import DriverInfo
 from derms.service.files import Report, column_names, did_you_mean, parse_number, read_csv
 from derms.service.fleet_columns import COLUMNS, RATINGS
 from derms.service.fleet_row import Row, check_place, choice
+from derms.service.networks import Networks, check_network
 from derms.service.point_map import HEAD_MAX_PEAKS, SYSTEM_MAX_PEAKS
 
 P_MAX_KW = 5000.0
@@ -37,8 +38,10 @@ class FleetFile:
     report: Report
 
 
-def read_fleet(path: Path, *, drivers: Mapping[str, DriverInfo], package: FeederPackage | None) -> FleetFile:
-    """Read the fleet file and find every mistake in it.
+def read_fleet(
+    path: Path, *, drivers: Mapping[str, DriverInfo], package: FeederPackage | None, networks: Networks = ()
+) -> FleetFile:
+    """Read the fleet file and find every mistake in it; without `networks` devices may be anywhere.
 
     Without a feeder package (when that is wrong itself) buses and bindings are not checked. Raises ConfigError
     only when the file is no CSV at all.
@@ -49,7 +52,7 @@ def read_fleet(path: Path, *, drivers: Mapping[str, DriverInfo], package: Feeder
     _find_missing_columns(columns, {_kind(row) for row in rows}, report)
     if not rows:
         report.add("row 2", "there is no device", "add a row per device")
-    checker = _Checker(drivers, package, Counter(row.cells.get("id", "") for row in rows))
+    checker = _Checker(drivers, package, Counter(row.cells.get("id", "") for row in rows), networks)
     devices = []
     for row, (number, cells) in zip(rows, table.rows, strict=True):
         if len(cells) < len(columns) or any(cells[len(columns) :]):
@@ -76,9 +79,14 @@ class _Checker:
     """The checks of rows, in file order: what stands in earlier rows may not stand in later ones."""
 
     def __init__(
-        self, drivers: Mapping[str, DriverInfo], package: FeederPackage | None, uses: Mapping[str, int]
+        self,
+        drivers: Mapping[str, DriverInfo],
+        package: FeederPackage | None,
+        uses: Mapping[str, int],
+        networks: Networks,
     ) -> None:
         self._drivers = drivers
+        self._networks = networks
         self._uses = uses
         self._package = package
         self._ids: dict[str, int] = {}
@@ -151,6 +159,7 @@ class _Checker:
         host, port, unit = row.text("host"), row.value("port"), row.value("unit")
         transport = choice(row, "transport", Transport, Transport.TCP)
         check_place(row, transport)
+        check_network(row, transport, self._networks)
         if row.bad & {"host", "port", "unit", "transport"} or not host or port is None:
             return None
         usual = self._drivers.get(row.cells.get("driver", ""))

@@ -85,6 +85,7 @@ class GatewayDesk:
         """Note how the brain is."""
         self._heard_s = self._clock.monotonic_s()
         self._gateway.orders.ladder.heard(request.told)
+        self._gateway.orders.scorecards.update(request.scorecards)
         return Heard()
 
     async def observe(self, request: Observe, author: str) -> Observed:
@@ -96,6 +97,7 @@ class GatewayDesk:
             snapshot=snapshot,
             reading=self._scada.reading(measured),
             commandable=self._commandable(),
+            modes={feeder.name: orders.area(feeder).mode for feeder in orders.feeders()},
             writes=counts.writes,
             failed=counts.failed,
             alarms=self._alarms(),

@@ -34,7 +34,7 @@ from derms.link.orders import (
     TakeOffTag,
     WhyNot,
 )
-from derms.service.order_texts import shown_text, why_text
+from derms.service.order_texts import modes_text, shown_text, why_text
 from derms.service.storage_path import socket_of
 
 ANSWER_S = 10.0
@@ -171,12 +171,14 @@ def _why(options: argparse.Namespace) -> int:
     return OK
 
 
-def _shown(options: argparse.Namespace, part: Callable[[Shown], str], field: str) -> int:
+def _shown(options: argparse.Namespace, part: Callable[[Shown], str], *fields: str) -> int:
+    """Show how things stand, or for programs some fields of it; all without one."""
     reply = _ask(options, Show(_scope(options) if hasattr(options, "all") else EVERYTHING))
     if not isinstance(reply, Shown):
         return _said(options, reply)
     if options.json:
-        print(json.dumps({field: plain(getattr(reply, field))} if field else plain(reply), allow_nan=False))
+        found = {field: plain(getattr(reply, field)) for field in fields} or plain(reply)
+        print(json.dumps(found, allow_nan=False))
     else:
         print(part(reply))
     return OK
@@ -187,15 +189,11 @@ def _tags(options: argparse.Namespace) -> int:
 
 
 def _modes(options: argparse.Namespace) -> int:
-    def text(it: Shown) -> str:
-        first = f"site {it.site}; a feeder of which nobody has said anything is in {it.start} as far as that allows"
-        return "\n".join([first, *(f"{area.scope}: {area.mode}, {area.author} {area.why}" for area in it.modes)])
-
-    return _shown(options, text, "modes")
+    return _shown(options, modes_text, "modes", "scorecards")
 
 
 def _show(options: argparse.Namespace) -> int:
-    return _shown(options, shown_text, "")
+    return _shown(options, shown_text)
 
 
 ACTIONS: Mapping[str, Callable[[argparse.Namespace], int]] = {

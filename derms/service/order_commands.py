@@ -81,7 +81,7 @@ def _add_mode(mode: Any) -> None:
     put.add_argument("--why", default="", help="what for")
     approve = _verb(mode, "approve", "approve", "let a plan go out where the mode is advise")
     approve.add_argument("plan", type=int, metavar="PLAN", help="the number of the plan that is offered")
-    _verb(mode, "list", "modes", "list the modes")
+    _verb(mode, "list", "modes", "list the modes, and what scorecards show")
 
 
 def _add_set(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -66,25 +66,27 @@ class OrderDesk:
         }
 
     async def hang(self, request: HangTag, author: str) -> Done | Refused:
-        found = self._orders.hang(request.kind, request.scope, request.text, author)
+        orders = self._orders
+        found = await orders.durably(lambda: orders.hang(request.kind, request.scope, request.text, author))
         return Done(str(found)) if isinstance(found, Tag) else found
 
     async def take_off(self, request: TakeOffTag, author: str) -> Done | Refused:
-        found = self._orders.take_off(request.number, author)
+        found = await self._orders.durably(lambda: self._orders.take_off(request.number, author))
         return Done(f"taken off: {found}") if isinstance(found, Tag) else found
 
     async def lock(self, request: TakeLock, author: str) -> Done | Refused:
-        found = self._orders.lock(request.scope, author, request.hold_s)
+        found = await self._orders.durably(lambda: self._orders.lock(request.scope, author, request.hold_s))
         text = f"{request.scope} is locked by {author} for {request.hold_s:.0f} s"
         return Done(text) if isinstance(found, Lock) else found
 
     async def unlock(self, request: GiveBackLock, author: str) -> Done | Refused:
-        found = self._orders.unlock(request.scope, author)
+        found = await self._orders.durably(lambda: self._orders.unlock(request.scope, author))
         return Done(f"{request.scope} is not locked by {author} any more") if isinstance(found, Lock) else found
 
     async def set_mode(self, request: SetMode, author: str) -> Done | Refused:
         """A promotion is refused with everything that is missing; a demotion is not."""
-        found = self._orders.set_mode(request.scope, request.mode, author, request.why)
+        orders = self._orders
+        found = await orders.durably(lambda: orders.set_mode(request.scope, request.mode, author, request.why))
         if isinstance(found, Refused):
             return found
         return Done("\n".join(f"{area.scope} is in {area.mode}" for area in found))
@@ -110,7 +112,8 @@ class OrderDesk:
         facts = self._facts(Quantity.P_SET if selection is None else selection.asked.quantity)
         if silent := self._silent():
             return Refused(silent)
-        found = orders.operate(request.number, author, facts, token=reconciler.journal.token)
+        token = reconciler.journal.token
+        found = await orders.durably(lambda: orders.operate(request.number, author, facts, token=token))
         if isinstance(found, Refused):
             return found
         reconciler.hasten(facts.under(found.asked.scope))
@@ -133,7 +136,7 @@ class OrderDesk:
             return Refused((Reason("request", f"there is no device {request.device}"),))
         until_s = self._orders.clock.monotonic_s() + request.hold_s
         put = Substitute(row, request.column, request.value, author, request.text, until_s)
-        found = self._orders.substitute(put, more_s=request.hold_s)
+        found = await self._orders.durably(lambda: self._orders.substitute(put, more_s=request.hold_s))
         text = f"{request.column} of {request.device} is taken to be {request.value:g} for {request.hold_s:.0f} s"
         return Done(text) if isinstance(found, Substitute) else found
 
@@ -177,7 +180,8 @@ class OrderDesk:
         snapshot = reconciler.poller.snapshot()
         left = left_to(Rank.OPERATOR, reconciler.wishes.claims(snapshot.now_s), len(fleet), snapshot.now_s)
         reversion_s = settings.reversion_s + settings.reversion_jitter_s
-        bounds = allowed(GuardInput(fleet, snapshot, reversion_s)).narrowed(left.low_w, left.high_w)
+        given = GuardInput(fleet, snapshot, reversion_s, quantity=quantity)
+        bounds = allowed(given).narrowed(left.low_w, left.high_w)
         handed_over = np.zeros(len(fleet), dtype=np.bool_)
         handed_over[sorted(reconciler.custody.handed_over)] = True
         return Facts(

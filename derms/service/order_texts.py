@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from derms.domain.refusal import Reason
-from derms.link.orders import Shown, ShownDevice, WhyNot
+from derms.link.orders import Shown, ShownDevice, ShownScorecard, WhyNot
 
 NAMED_MAX = 5
 """Devices without proven reversion that are named; programs get more of them."""
@@ -19,6 +19,20 @@ def why_text(why: WhyNot) -> str:
 
 def _reasons(reasons: Sequence[Reason], otherwise: str) -> list[str]:
     return [f"  {reason.by}: {reason.text}" for reason in reasons] or [f"  {otherwise}"]
+
+
+def modes_text(shown: Shown) -> str:
+    """The modes, and what is there and what is missing for AUTO."""
+    first = f"site {shown.site}; a feeder of which nobody has said anything is in {shown.start} as far as that allows"
+    modes = (f"{area.scope}: {area.mode}, {area.author} {area.why}" for area in shown.modes)
+    return "\n".join([first, *modes, *(line for card in shown.scorecards for line in _scorecard(card))])
+
+
+def _scorecard(card: ShownScorecard) -> list[str]:
+    if not card.marks:
+        return [f"scorecard of feeder {card.feeder}: nothing yet"]
+    marks = [f"  {'met' if it.met else 'MISSED':7}{it.what}: {it.value:g}, needed {it.needed}" for it in card.marks]
+    return [f"scorecard of feeder {card.feeder}, {card.age_s / 60.0:.0f} min old:", *marks]
 
 
 def shown_text(shown: Shown) -> str:

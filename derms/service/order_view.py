@@ -1,12 +1,13 @@
 """What people are shown: who has each device, until when, and who is next; tags, modes, stops; what loss would do."""
 
+import math
 from datetime import datetime, timedelta
 
 import numpy as np
 
 from derms.control.authority import NOBODY, ownership
 from derms.control.control_loss import SOON_S, Hold, control_loss
-from derms.control.modes import ControlMode
+from derms.control.modes import MARKS, ControlMode
 from derms.domain.certificate import ReversionClass, Standing, assumed_reversion, standing
 from derms.domain.dispatch import Quantity
 from derms.domain.quality import Quality
@@ -15,7 +16,17 @@ from derms.domain.telemetry import TelemetrySnapshot
 from derms.field.orders import Orders
 from derms.field.reconcile import Reconciler
 from derms.field.wants import defaults_w
-from derms.link.orders import Shown, ShownDevice, ShownLatch, ShownLock, ShownLoss, ShownMode, ShownSubstitute
+from derms.link.orders import (
+    Shown,
+    ShownDevice,
+    ShownLatch,
+    ShownLock,
+    ShownLoss,
+    ShownMark,
+    ShownMode,
+    ShownScorecard,
+    ShownSubstitute,
+)
 
 DEVICES_MAX = 1000
 """That are shown at a time."""
@@ -39,6 +50,7 @@ def shown(orders: Orders, reconciler: Reconciler, scope: Scope) -> Shown:
             ShownMode(it.scope, it.mode, it.author, it.why, now - timedelta(seconds=now_s - it.since_s))
             for it in kept.areas
         ),
+        scorecards=tuple(_scorecard(orders, feeder, now_s) for feeder in orders.feeders()),
         plan_id=None if plans.latest is None else plans.latest.plan_id,
         approved_plan_id=None if plans.approved is None else plans.approved.plan_id,
         tags=orders.board.tags,
@@ -57,6 +69,15 @@ def shown(orders: Orders, reconciler: Reconciler, scope: Scope) -> Shown:
         devices=_devices(orders, reconciler, snapshot, rows[:DEVICES_MAX].tolist()),
         left_out=max(0, len(rows) - DEVICES_MAX),
     )
+
+
+def _scorecard(orders: Orders, feeder: Scope, now_s: float) -> ShownScorecard:
+    """What was shown of a feeder, mark by mark."""
+    card = orders.card(feeder)
+    if card is None:
+        return ShownScorecard(feeder.name, math.inf, ())
+    marks = tuple(ShownMark(it.what, it.value(card), it.needed, not it.misses(card)) for it in MARKS)
+    return ShownScorecard(feeder.name, now_s - card.taken_s, marks)
 
 
 def _loss(reconciler: Reconciler, snapshot: TelemetrySnapshot, now: datetime) -> ShownLoss:

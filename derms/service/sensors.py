@@ -45,11 +45,13 @@ class Sensors:
         self._names = tuple(f"{place[5]} at {layout.points[place[2]]}" for place in placed)
         self._base_v = layout.v_base_v[self._points]
         self._v_pu, self._time_s = np.full((2, len(placed)), np.nan)
+        self.fresh = np.zeros(len(placed), dtype=np.bool_)
+        """Which voltages were new at the last reading, shape (k,)."""
 
     def read(self, snapshot: TelemetrySnapshot) -> Voltages:
         """Every voltage as it was last good, sigma grown with its age; NaN where that never was, or is too long ago."""
         v_pu = self._told_v(snapshot) / self._base_v
-        fresh = (snapshot.quality[self._rows] == Quality.GOOD) & np.isfinite(v_pu)
+        self.fresh = fresh = (snapshot.quality[self._rows] == Quality.GOOD) & np.isfinite(v_pu)
         self._v_pu[fresh] = v_pu[fresh]
         self._time_s[fresh] = (snapshot.now_s - snapshot.age_s[self._rows])[fresh]
         age_s = snapshot.now_s - self._time_s

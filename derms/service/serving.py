@@ -72,7 +72,7 @@ async def serve_gateway(site: Site, chance: random.Random, *, supervised: bool) 
     """Run the gateway until it is stopped; 0, or 1 where devices could not be handed back."""
     loop, notifier = asyncio.get_running_loop(), Notifier()
     stop = _stop_signs(supervised=supervised)
-    around = Surroundings(clock=SystemClock(loop), runner=run_scheduled, chance=chance)
+    around = Surroundings(clock=SystemClock(loop), runner=run_scheduled, chance=chance, watched=True)
     part = GatewayPart(
         site, around, drivers=plugins.drivers(), boot=this_boot(), on_event=lambda event: _told(event, site)
     )
@@ -105,7 +105,12 @@ async def serve_brain(site: Site, chance: random.Random, *, supervised: bool) ->
     executor = ThreadPoolExecutor(1, "engine")
     clock = SystemClock(loop)
     around = Surroundings(
-        clock=clock, runner=run_scheduled, chance=chance, executor=executor, plan_deadline_s=PLAN_DEADLINE_S
+        clock=clock,
+        runner=run_scheduled,
+        chance=chance,
+        executor=executor,
+        plan_deadline_s=PLAN_DEADLINE_S,
+        watched=True,
     )
     link = LocalLink(site.storage / SOCKET, clock, chance)
     status = 1

@@ -9,6 +9,9 @@ from derms.field.stop_desk import StopDesk
 from derms.link.answering import Handler
 from derms.link.stops import StopHurry, StopPreview, StopRelease, StopReply, StopRequest, StopStatus
 
+DURABLE_S = 0.2
+"""For a latch to become durable before a stop is answered: it goes out meanwhile."""
+
 
 def handlers(desk: StopDesk) -> Mapping[type, Handler]:
     """The table of requests about stops."""
@@ -21,7 +24,11 @@ def handlers(desk: StopDesk) -> Mapping[type, Handler]:
         number = desk.stop(
             request.how, request.scope, author, immediate=request.immediate, request=f"{author} {request.id}"
         )
-        return StopReply(refused=number) if isinstance(number, Refused) else _told(desk.status(number))
+        if isinstance(number, Refused):
+            return StopReply(refused=number)
+        reply = _told(desk.status(number))
+        await desk.orders.settle(DURABLE_S)
+        return reply
 
     async def hurry(request: StopHurry, author: str) -> StopReply:
         return _told(desk.hurry(request.number))
@@ -32,7 +39,7 @@ def handlers(desk: StopDesk) -> Mapping[type, Handler]:
         return _told(desk.status(request.number, detail=request.detail))
 
     async def release(request: StopRelease, author: str) -> StopReply:
-        step = desk.release(request.number, author, remote=request.remote, why=request.broken_glass)
+        step = await desk.release(request.number, author, remote=request.remote, why=request.broken_glass)
         if isinstance(step, Refused):
             return StopReply(refused=step)
         if isinstance(step, Latch):

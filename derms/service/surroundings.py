@@ -26,3 +26,5 @@ class Surroundings:
     """Time by the clock after which a plan that is not there is given up [s]; None where the clock runs otherwise."""
     disk: Disk = SYSTEM_DISK
     """Under journal and lease."""
+    watched: bool = False
+    """Memory, clocks and disk are looked at: they are the machine's own."""

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from derms.control.guards import GUARDS, GuardInput, guard
 from derms.domain.der import Device, DeviceKind, Fleet
+from derms.domain.dispatch import Quantity
 from derms.domain.quality import Quality
 from tests.control.values import device, fleet_of, snapshot_of
 
@@ -117,6 +118,14 @@ def test_values_beyond_nameplate_are_cut_to_it_both_ways() -> None:
     given_ = GuardInput(fleet_of(2, inverters=2), snapshot_of([0.0] * 4, soc_frac=[0.5, 0.5, 0, 0]), REVERSION_S)
     guarded = guard(np.array([40e3, -40e3, 40e3, -1.0]), given_)
     np.testing.assert_array_equal(guarded.value_w, [25e3, -25e3, 30e3, 0.0])
+    assert set(guarded.by) == {"nameplate"}
+
+
+def test_a_limit_lies_between_zero_and_the_rating_whatever_the_kind() -> None:
+    snapshot = snapshot_of([0.0] * 4, soc_frac=[0.5, 0.5, 0, 0])
+    given_ = GuardInput(fleet_of(2, inverters=2), snapshot, REVERSION_S, quantity=Quantity.P_LIMIT)
+    guarded = guard(np.array([40e3, -10e3, 40e3, -1.0]), given_)
+    np.testing.assert_array_equal(guarded.value_w, [25e3, 0.0, 30e3, 0.0])
     assert set(guarded.by) == {"nameplate"}
 
 

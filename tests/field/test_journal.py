@@ -31,8 +31,9 @@ from derms.domain.dispatch import (
 )
 from derms.domain.records import Position, Records
 from derms.errors import JournalError
+from derms.field import journal as journals
 from derms.field.disk import SystemDisk
-from derms.field.journal import Conclusion, Header, Intent, Journal, Record, read_records
+from derms.field.journal import Conclusion, Header, Intent, Journal, Record, Told, read_records
 
 AT = datetime(2026, 4, 15, 13, 0, 0, 250_000, tzinfo=UTC)
 COMMAND = Command(Quantity.P_SET, -12_500.0, 930.0)
@@ -419,3 +420,67 @@ def test_what_is_not_durable_is_not_given_out_and_another_journal_starts_from_it
     assert journal.records("first", 1, 10).entries == ()
     assert len(journal.records("another", 1, 10).entries) == 1
     assert len(journal.records("first", 9, 10).entries) == 1
+
+
+def _full(_: int) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_what_waits_for_a_full_disk_is_bounded_and_what_was_dropped_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journals, "PENDING_MOST", 40)
+    path, disk = tmp_path / "journal.log", WithSync(lambda fd: None)
+    with closing(Journal.open(path, disk=disk)) as journal:
+        sent = intend(journal)
+        journal.commit()
+        disk._sync = _full
+        conclude(journal, sent)
+        under_way = intend(journal, "bat02")
+        ended = []
+        for number in range(200):
+            ended.append(intend(journal, f"bat{number}"))
+            conclude(journal, ended[-1], Rejected("journal"))
+            journal.tell(Event(AT, Severity.INFO, "bat01", "news", str(number)))
+            if number % 20 == 0:
+                journal.tell(Event(AT, Severity.ALARM, "gateway", "alarm", str(number)))
+                with pytest.raises(JournalError):
+                    journal.commit()
+            assert len(journal._pending) <= 40
+        disk._sync = lambda fd: None
+        journal.commit()
+        written = records(path)[2:]
+        assert journal.lost() == 2 + 200 * 3 + 10 - len(written)
+        assert journal.lost() == 0
+        told = [record.event for record in written if isinstance(record, Told)]
+        assert [event.text for event in told if event.severity is Severity.ALARM] == [str(n) for n in range(0, 200, 20)]
+        assert {record.seq for record in written if isinstance(record, Intent)} >= {under_way, ended[-1]}
+        assert sent in {record.seq for record in written if isinstance(record, Conclusion)}
+        assert list(journal.unfinished) == [under_way]
+    assert unfinished_after_restart(path) == [under_way]
+
+
+def test_a_commit_that_hangs_bounds_what_is_entered_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journals, "PENDING_MOST", 40)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hang(_: int) -> None:
+        begun.set()
+        go_on.wait()
+
+    disk = WithSync(lambda fd: None)
+    with closing(Journal.open(tmp_path / "journal.log", disk=disk)) as journal:
+        disk._sync = hang
+        first = intend(journal)
+        committing = threading.Thread(target=journal.commit)
+        committing.start()
+        begun.wait()
+        conclude(journal, first)
+        for number in range(100):
+            journal.tell(Event(AT, Severity.INFO, "bat01", "news", str(number)))
+        assert len(journal._pending) <= 40
+        go_on.set()
+        committing.join()
+        journal.commit()
+        assert journal.lost() > 0
+        assert not journal.unfinished

@@ -322,10 +322,28 @@ def test_the_fleet_moves_no_faster_than_its_ramp_and_goes_on_until_it_is_there(t
     in_the_field(scenario, tmp_path, devices=("bat01", "bat02"), dispatch=settings)
 
 
-def test_what_one_person_sets_is_ramped_for_all_of_it_together(tmp_path: Path) -> None:
+def test_what_a_plan_lets_go_counts_for_the_ramp_of_the_fleet(tmp_path: Path) -> None:
     async def scenario(rig: Rig) -> None:
         turning = asyncio.ensure_future(rig.reconciler.run())
+        rig.want({"bat01": 20e3, "bat02": 20e3})
+        await asyncio.sleep(300.0)
+        assert given_w(rig)[:2] == [20e3, 20e3]
+        rig.want({})
+        await asyncio.sleep(50.0)
+        assert sorted(given_w(rig)[:2]) == [0.0, 20e3], "each is more than a minute's ramp: one after the other"
+        await asyncio.sleep(60.0)
+        assert given_w(rig)[:2] == [0.0, 0.0]
+        turning.cancel()
+        await asyncio.gather(turning, return_exceptions=True)
+
+    settings = replace(ONE_GROUP, ramp_frac_per_min=0.2)
+    in_the_field(scenario, tmp_path, devices=("bat01", "bat02"), dispatch=settings)
+
+
+def test_what_one_person_sets_is_ramped_for_all_of_it_together(tmp_path: Path) -> None:
+    async def scenario(rig: Rig) -> None:
         await by_hand(rig, Scope(Level.FEEDER, FEEDER), 10.0)
+        turning = asyncio.ensure_future(rig.reconciler.run())
         await asyncio.sleep(10.0)
         assert sum(given_w(rig)[:2]) == pytest.approx(0.1 * rig.fleet.p_rated_w.sum(), abs=200.0)
         turning.cancel()

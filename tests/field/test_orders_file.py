@@ -1,5 +1,6 @@
 """Orders outlive the process, and are never silently empty: damage, a full disk, another fleet, clocks that differ."""
 
+import asyncio
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -117,6 +118,10 @@ def by_hand(orders: Orders, scope: Scope = BAT0, value_w: float | None = 5e3) ->
     return found if isinstance(found, Refused) else None
 
 
+def settled(orders: Orders) -> None:
+    asyncio.run(orders.settle(60.0))
+
+
 def test_everything_is_there_after_a_restart_with_the_time_that_is_left(desk: Desk) -> None:
     orders = desk.open(fresh=True)
     orders.hang(TagKind.CLEARANCE, FEEDER, "crew at pole 17", "jones")
@@ -163,6 +168,7 @@ def test_values_and_substitutes_follow_their_devices_into_another_fleet_file(des
 def test_damage_is_an_alarm_and_leaves_everything_in_shadow_under_a_control_inhibit(desk: Desk, damage: str) -> None:
     orders = desk.open(fresh=True)
     orders.latch(How.CEASE, FEEDER, "lee")
+    settled(orders)
     orders.hang(TagKind.CAUTION, BAT0, "last one", "jones")
     data = desk.path.read_bytes()
     if damage == "gone":
@@ -211,12 +217,29 @@ def test_a_change_that_cannot_be_saved_is_refused_but_a_stop_holds_and_is_told(d
     latch = orders.latch(How.CEASE, FEEDER, "smith")
     assert isinstance(latch, Latch)
     assert orders.stopped().all()
-    assert desk.kinds() == ["stop-latched", "orders-not-kept"]
+    assert orders.unsaved
+    settled(orders)
+    settled(orders)
+    assert desk.kinds() == ["stop-latched", "orders-not-kept"], "told once"
     assert orders.unsaved
     assert isinstance(orders.approve(latch.number, "lee"), Refused), "a release that cannot be saved does not hold"
     disk.full = False
     assert isinstance(orders.approve(latch.number, "lee"), Latch)
     assert not orders.unsaved
+    assert "orders-kept" in desk.kinds()
+    assert desk.open().latches == orders.latches
+
+
+def test_a_stop_is_saved_by_itself_once_the_disk_has_room_again(desk: Desk) -> None:
+    desk.disk = disk = FullDisk()
+    orders = desk.open(fresh=True)
+    disk.full = True
+    orders.latch(How.CEASE, FEEDER, "smith")
+    settled(orders)
+    disk.full = False
+    settled(orders)
+    assert not orders.unsaved
+    assert desk.kinds() == ["stop-latched", "orders-not-kept", "orders-kept"]
     assert desk.open().latches == orders.latches
 
 

@@ -43,6 +43,20 @@ def test_a_start_without_memory_moves_devices_from_what_they_do() -> None:
     np.testing.assert_array_equal(moves.change_w(np.array([12e3, 0.0, 8e3])), [2e3, 20e3, 0.0])
 
 
+def test_a_release_counts_as_far_as_the_device_is_expected_to_move() -> None:
+    pace = Pace(FLEET, SETTINGS)
+    rated_w = float(FLEET.p_rated_w[2])
+    assert pace.release_w(0, Quantity.P_SET, -15e3, np.nan) == 15e3
+    assert pace.release_w(0, Quantity.P_LIMIT, 15e3, 15e3) == 0.0
+    assert pace.release_w(2, Quantity.P_LIMIT, 8e3, 8e3) == rated_w - 8e3
+    assert pace.release_w(2, Quantity.P_LIMIT, 8e3, np.nan) == rated_w - 8e3, "what it does is not known"
+    assert pace.release_w(2, Quantity.P_LIMIT, 8e3, 2e3) == 0.0, "its limit does not hold it back"
+    most_w = pace.ramp_w_per_min
+    assert pace.lets(2 * most_w, 0.0, 0.0), "one that is more than the ramp goes alone"
+    assert pace.lets(0.4 * most_w, 0.6 * most_w, 0.0)
+    assert not pace.lets(0.5 * most_w, 0.6 * most_w, 0.0)
+
+
 def test_a_device_that_holds_something_moves_from_there() -> None:
     holdings = Holdings()
     holdings[0, Quantity.P_SET] = _holding(Quantity.P_SET, 15e3)

@@ -391,6 +391,25 @@ def test_when_the_journal_can_be_written_again_it_is_said_and_nothing_is_missing
     in_the_field(scenario, tmp_path, devices=FOUR)
 
 
+def test_what_was_dropped_while_nothing_could_be_journalled_is_told_when_it_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "PENDING_MOST", 8)
+
+    async def scenario(rig: Rig) -> None:
+        rig.disk.full = True
+        rig.want(*WANTED)
+        await rig.turns(200.0)
+        rig.disk.full = False
+        await rig.turns(91.0)
+        assert rig.holding() == set(FOUR)
+        (back,) = (event for event in rig.events if event.kind == "journal-back")
+        assert back.severity is Severity.WARNING
+        assert "records of before are not in the journal" in back.text
+
+    in_the_field(scenario, tmp_path, devices=FOUR)
+
+
 def test_every_value_arms_its_reversion_each_device_with_a_time_of_its_own(tmp_path: Path) -> None:
     async def scenario(rig: Rig) -> None:
         rig.want({"bat01": 5e3, "bat02": 5e3, "bat04": 5e3})

@@ -74,9 +74,9 @@ def given(desk: StopDesk, how: How, scope: Scope = EVERYTHING, **named: Any) -> 
     return number
 
 
-def released(desk: StopDesk, number: int) -> None:
-    assert isinstance(desk.release(number, "ann"), Latch)
-    assert isinstance(desk.release(number, "ben", remote=True), Released)
+async def released(desk: StopDesk, number: int) -> None:
+    assert isinstance(await desk.release(number, "ann"), Latch)
+    assert isinstance(await desk.release(number, "ben", remote=True), Released)
 
 
 def permitted(rig: Rig, device: str) -> bool:
@@ -257,7 +257,7 @@ def test_one_that_may_have_ceased_unseen_is_let_in_again_too(tmp_path: Path) -> 
         number = given(desk, How.CEASE)
         await asyncio.sleep(10.0)
         assert progress(desk, number).tally.confirmed == 6
-        released(desk, number)
+        await released(desk, number)
         await asyncio.sleep(10.0)
         assert all(permitted(rig, device) for device in DEVICES)
 
@@ -336,12 +336,12 @@ def test_two_people_release_and_devices_are_let_in_stage_by_stage(tmp_path: Path
     async def story(rig: Rig, desk: StopDesk) -> None:
         number = given(desk, How.CEASE, immediate=True)
         await asyncio.sleep(2.0)
-        assert isinstance(desk.release(number, "ann", remote=True), Refused)
-        assert isinstance(desk.release(number, "ann"), Latch)
+        assert isinstance(await desk.release(number, "ann", remote=True), Refused)
+        assert isinstance(await desk.release(number, "ann"), Latch)
         assert progress(desk, number).approved_by == "ann"
-        assert isinstance(desk.release(number, "Ann"), Refused)
+        assert isinstance(await desk.release(number, "Ann"), Refused)
         assert not any(permitted(rig, device) for device in DEVICES)
-        assert isinstance(desk.release(number, "ben", remote=True), Released)
+        assert isinstance(await desk.release(number, "ben", remote=True), Released)
         await asyncio.sleep(1.0)
         assert [permitted(rig, device) for device in DEVICES].count(True) == 1
         assert progress(desk, number).kept_out == 5
@@ -360,10 +360,10 @@ def test_nobody_is_let_in_that_a_tag_keeps_out_or_another_stop_holds(tmp_path: P
         given(desk, How.CEASE, only("pv01"))
         rig.orders.hang(TagKind.CLEARANCE, only("pv02"), "crew at work", "cat")
         await asyncio.sleep(2.0)
-        assert isinstance(desk.release(number, "ann", why="night shift"), Released)
+        assert isinstance(await desk.release(number, "ann", why="night shift"), Released)
         await asyncio.sleep(60.0)
         assert [device for device in DEVICES if not permitted(rig, device)] == ["pv01", "pv02"]
-        released(desk, number + 1)
+        await released(desk, number + 1)
         await asyncio.sleep(30.0)
         assert permitted(rig, "pv01")
 
@@ -375,7 +375,7 @@ def test_service_that_others_have_withdrawn_is_not_given_back(tmp_path: Path) ->
         await rig.sessions["pv01"].cease(Ceasing.PERMIT_SERVICE)
         number = given(desk, How.CEASE)
         await asyncio.sleep(2.0)
-        released(desk, number)
+        await released(desk, number)
         await asyncio.sleep(60.0)
         assert [device for device in DEVICES if not permitted(rig, device)] == ["pv01"]
 
@@ -393,7 +393,7 @@ def test_a_stop_that_was_latched_before_a_restart_is_gone_on_with(remembers: boo
         running = asyncio.ensure_future(again.run())
         await asyncio.sleep(2.0)
         assert progress(again, number).tally.confirmed == 6
-        released(again, number)
+        await released(again, number)
         await asyncio.sleep(30.0)
         assert all(permitted(rig, device) for device in DEVICES)
         running.cancel()
@@ -486,7 +486,7 @@ def test_who_was_shut_out_is_let_in_also_by_a_process_that_began_after_the_relea
         await asyncio.sleep(2.0)
         for device in DEVICES[1:]:
             rig.world.servers[device].fault(Fault.HANG)
-        released(desk, number)
+        await released(desk, number)
         await asyncio.sleep(20.0)
         assert [device for device in DEVICES if permitted(rig, device)] == ["pv01"]
         again = desk_of(rig)

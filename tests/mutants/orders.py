@@ -231,7 +231,7 @@ ORDERS: tuple[Fault, ...] = (
     Fault(
         "a change of orders holds though it is not saved",
         ORDERS_HELD,
-        '            return Refused((Reason("disk", f"it cannot be saved, so it does not hold: {failed}"),))\n',
+        "            return _not_saved(failed)\n",
         "            pass\n",
         _FILE,
     ),

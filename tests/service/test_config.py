@@ -105,6 +105,29 @@ def test_every_setting_can_be_given(tmp_path: Path) -> None:
     assert read.storage == Path("/var/lib/derms")
 
 
+NETWORKS = '[field]\nnetworks = "10.0.0.0/30, 2001:db8::/64"\n'
+INSIDE = ("head,head-meter,sunspec,10.0.0.3,502,1,150,,,,,,", "m1,voltage-sensor,sunspec,2001:db8::7,502,1,149,,,,,,")
+
+
+def test_devices_in_the_networks_of_the_site_are_taken(tmp_path: Path) -> None:
+    assert len(load(tmp_path, SITE + NETWORKS, (PV01, BAT01, *INSIDE)).fleet) == 4
+
+
+def test_a_host_outside_the_networks_of_the_site_and_one_that_is_a_name_are_refused(tmp_path: Path) -> None:
+    outside = ("m2,head-meter,sunspec,10.0.0.4,502,1,149,,,,,,", "m3,head-meter,sunspec,169.254.169.254,80,1,149,,,,,,")
+    found = mistakes(tmp_path, SITE + NETWORKS, (PV01, BAT01, *INSIDE, *outside, SYSTEM))
+    assert [where for where, _, _ in found] == [f"row {row}, column host" for row in (6, 7, 8)]
+    assert found[0][1] == "'10.0.0.4' is in none of the networks of the site (10.0.0.0/30, 2001:db8::/64)"
+    assert "is a name" in found[2][1]
+
+
+def test_networks_that_are_none_are_told_with_their_line(tmp_path: Path) -> None:
+    found = mistakes(tmp_path, SITE + '[field]\nnetworks = "10.0.0.5/8, office, 10.0.0.0/24"\n')
+    assert [where for where, _, _ in found[:2]] == ["line 11", "line 11"]
+    assert "'10.0.0.5/8' is no network" in found[0][1]
+    assert "'office' is no network" in found[1][1]
+
+
 def test_a_history_in_watts_is_refused_once_with_what_it_should_have_been(tmp_path: Path) -> None:
     rows = "".join(f"2026-04-14T{hour:02}:00:00Z,812500\n" for hour in range(3))
     (tmp_path / "past.csv").write_text(f"time_utc,net_load_kw\n{rows}")

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import getpass
 import json
+import math
 import random
 import threading
 from collections.abc import Iterator
@@ -13,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from derms.control.modes import ControlMode
+from derms.control.modes import ControlMode, Scorecard
 from derms.control.permissives import SUBSTITUTABLE
 from derms.domain.alarm import Event
 from derms.domain.der import DeviceKind, Fleet
 from derms.domain.dispatch import Capabilities, Command, Held, Quantity
 from derms.domain.mode import Mode
 from derms.domain.quality import Quality
-from derms.domain.scope import Level, Places
+from derms.domain.scope import Level, Places, Scope
 from derms.domain.settings import DispatchSettings
 from derms.domain.tags import TagKind
 from derms.field.journal import Journal
@@ -149,6 +150,31 @@ def test_a_mode_goes_down_in_one_command_and_up_with_evidence_only(site: Site) -
     assert [reason["by"] for reason in answer["reasons"]] == ["scorecard"]
     status, text = site.run("mode", "approve", "7")
     assert (status, "no plan is offered" in text) == (1, True)
+
+
+def test_modes_are_listed_with_what_the_scorecard_has_and_lacks(site: Site) -> None:
+    assert "scorecard of feeder f1: nothing yet" in site.run("mode", "list")[1]
+    site.orders.scorecards[Scope(Level.FEEDER, "f1")] = Scorecard(
+        taken_s=site.orders.clock.monotonic_s() - 120.0,
+        shadow_h=36.5,
+        plans=600.0,
+        verified_frac=1.0,
+        forecast_error_frac=math.nan,
+        voltage_error_pu=0.004,
+        seen_frac=0.98,
+        clamped_frac=0.01,
+        harm_node_min=0.0,
+    )
+    text = site.run("mode", "list")[1]
+    assert "scorecard of feeder f1, 2 min old:" in text
+    assert "  MISSED hours in shadow or above: 36.5, needed at least 168" in text
+    assert "  MISSED error of the forecast an hour ahead, per unit of the peak: nan, needed at most 0.1" in text
+    assert "  met    plans made: 600, needed at least 500" in text
+    card = json.loads(site.run("mode", "list", "--json")[1])["scorecards"][0]
+    assert (card["feeder"], card["marks"][3]["value"], card["marks"][3]["met"]) == ("f1", None, False)
+    site.run("mode", "set", "shadow", "--group", "battery")
+    text = site.run("mode", "set", "auto", "--group", "battery")[1]
+    assert text.count("scorecard: ") == 2  # what its feeder misses, it misses too
 
 
 def test_a_value_is_selected_shown_and_operated_and_given_up_again(site: Site) -> None:
