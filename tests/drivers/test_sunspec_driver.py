@@ -619,7 +619,10 @@ WITHOUT_WSET = {**BATTERY_1547, 704: PV_1547[704]}
 CAPABLE: dict[str, tuple[Models, Capabilities]] = {
     "inverter": (PV_1547, Capabilities(LIMIT, LIMIT, ceases=BY_703)),
     "battery": (BATTERY_1547, Capabilities(BOTH, BOTH, ceases=BY_703)),
-    "battery with heartbeat": (WITH_HEARTBEAT, Capabilities(BOTH, BOTH, heartbeat=True, ceases=BY_703 | {Ceasing.OPERATION})),
+    "battery with heartbeat": (
+        WITH_HEARTBEAT,
+        Capabilities(BOTH, BOTH, heartbeat=True, ceases=BY_703 | {Ceasing.OPERATION}),
+    ),
     "older battery": (BATTERY_LEGACY, Capabilities(BOTH, BOTH)),
     "battery without WSet": (WITHOUT_WSET, Capabilities(LIMIT, LIMIT, ceases=BY_703)),
     "WSet without a state of charge": (

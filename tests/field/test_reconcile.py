@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from derms.domain.alarm import Severity
 from derms.domain.dispatch import (
     Applied,
     Clamped,
@@ -24,6 +25,7 @@ from derms.domain.quality import Quality
 from derms.domain.settings import DispatchSettings, FieldSettings
 from derms.domain.telemetry import Identity
 from derms.errors import DeviceRefused
+from derms.field import journal
 from drivers.sunspec.driver import SunSpecDriver
 from hil.server import Fault
 from tests.field.rig import QUICK, Rig, in_the_field

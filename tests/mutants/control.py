@@ -185,8 +185,8 @@ CONTROL: tuple[Fault, ...] = (
     Fault(
         "a figure that was not measured meets its mark",
         MODES,
-        "if self.least <= value <= self.most:",
-        "if not (value < self.least or value > self.most):",
+        'return "" if self.least <= value <= self.most else',
+        'return "" if not (value < self.least or value > self.most) else',
         _MODES,
     ),
     Fault(

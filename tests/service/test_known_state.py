@@ -77,7 +77,7 @@ def test_a_running_service_says_what_it_knows_and_every_decision_keeps_it(tmp_pa
         summaries.append(day.service.brain.grid.summary)
 
     day = _day(scenario, tmp_path)
-    assert "feeder unknown" in said[0]
+    assert said[0] == "the gateway has not said anything yet"
     assert str(summaries[0]) in said[1]
     store = Store(f"sqlite:///{day.service.site.storage / 'historian.sqlite'}", day.service.site.fleet)
     decisions = list(store.decisions(EVENING, EVENING + timedelta(hours=1)))

@@ -9,14 +9,13 @@ import numpy as np
 from derms.domain.dispatch import Quantity
 from hil.fault_kinds import Fault
 from tests.sim.oracle import Check, Facts, Found
+from tests.sim.people_checks import UNSAVED_S, HandsHold, StopsHold
 from tests.sim.schedule import BRAIN, CLOCK, DISK, GATEWAY, LINK, PLANNER, SERVICE, Kind
 from tests.sim.watch import Write
 
 WAITING = {
     "I-3": "limits of feeders and connections in the site file: no static limit is known yet",
     "I-6": "operators' commands with accounts: acknowledged ones end as executed or failed",
-    "I-10": "an emergency stop in the service",
-    "I-11": "operators' commands and holds in the service: nothing of a lower class overrides them",
     "I-14": "PostgreSQL: each sample once, without a gap",
     "I-15": "accounts: the audit log",
     "I-18": "modes published by the service",
@@ -99,7 +98,7 @@ class JournalFirst(Check):
     id = "I-4"
 
     def on_write(self, facts: Facts, write: Write) -> Found:
-        if write.value_w is None or not write.whole:
+        if write.value_w is None or not write.whole or self._unheard(facts, write):
             return []
         device, known = facts.device(write.device), facts.journal.last.get(write.key, [])
         step_w = ROUNDING_FRAC * device.p_rated_w
@@ -107,6 +106,12 @@ class JournalFirst(Check):
         if write.is_command:
             same = [intent for intent in same if intent.seq not in facts.journal.outcomes]
         return [] if same else [(write.device, f"{write.value_w:.0f} W on the wire without a durable intent")]
+
+    @staticmethod
+    def _unheard(facts: Facts, write: Write) -> bool:
+        """Whether a stop goes out without the journal: it does not wait for a disk that fails."""
+        failed = DISK in facts.active and write.at_s - facts.well_since_s(DISK) < UNSAVED_S
+        return failed and facts.stopped(write.device)
 
     def each_second(self, facts: Facts) -> Found:
         wrong, facts.journal.wrong = facts.journal.wrong, []
@@ -181,7 +186,7 @@ class NoOldPlan(Check):
     id = "I-13"
 
     def on_write(self, facts: Facts, write: Write) -> Found:
-        if write.value_w is None:
+        if write.value_w is None or facts.ordered(write.device):
             return []
         age_s = write.at_s - (facts.asked_s[-1] if facts.asked_s else -np.inf)
         if age_s <= facts.dispatch.validity_s + ERRAND_S:
@@ -196,7 +201,7 @@ class NothingBlind(Check):
 
     def on_write(self, facts: Facts, write: Write) -> Found:
         deaf = facts.has(write.device, *DEAF)
-        if deaf is None or not write.is_command:
+        if deaf is None or not write.is_command or facts.stopped(write.device):
             return []
         blind_s = write.at_s - deaf.start_s
         most_s = facts.polling.stale_after_s + ERRAND_S + STEP_SLACK_S
@@ -221,7 +226,9 @@ class WriteBudget(Check):
         if order is None or order.foreign or not write.whole or write.value_w is None or write.is_command:
             return found
         quiet_s = max(facts.well_since_s(write.device, DISK, PLANNER, CLOCK), facts.started_s.get(GATEWAY, 0.0))
-        worth = facts.dispatch.deadband_frac > 0.0  # else every value is written in every turn
+        worth = facts.dispatch.deadband_frac > 0.0 and not facts.ordered(
+            write.device
+        )  # else every value is written in every turn
         if worth and write.at_s - order.armed_s < 30.0 and quiet_s < order.armed_s - 600.0:
             found.append((write.device, f"the same value again after {write.at_s - order.armed_s:.0f} s"))
         return found
@@ -315,7 +322,7 @@ class InTime(Check):
         for key, order in facts.orders.items():
             since_s = max(facts.up_s[GATEWAY], facts.well_since_s(key[0], DISK)) + 2 * REPOLL_S + 300.0
             late_s = facts.now_s() - max(since_s, order.armed_s)
-            if late_s > most_s and not order.foreign and facts.holds(key):
+            if late_s > most_s and not order.foreign and facts.holds(key) and not facts.stopped(key[0]):
                 found.append((key[0], f"{key[1].value} is held, and not armed anew for {late_s:.0f} s"))
         return found
 
@@ -367,4 +374,5 @@ def checks() -> tuple[Check, ...]:
     return (
         *(WithinPlates(), WithinCharge(), JournalFirst(), OneOutcome(), OneHolder(), LetsGo(), NothingBlind()),
         *(NoOldPlan(), WriteBudget(), RightDevice(), Bounded(), InTime(), Heals(), NothingUnexpected()),
+        *(StopsHold(), HandsHold()),
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from derms.control.stopping import How
 from derms.domain.der import Device, Fleet
 from derms.domain.dispatch import Quantity
 from derms.domain.settings import DispatchSettings, FieldSettings
@@ -20,6 +21,8 @@ from tests.sim.watch import Ear, JournalView, Key, Story, Write
 
 STORY_S = 60.0
 """What happened before a violation is told from so long before it."""
+ORDERED_S = 60.0
+"""What people have ordered is looked at with other eyes until so long after its end."""
 PER_INVARIANT = 3
 """Violations of one invariant that a run tells; more are counted."""
 
@@ -49,6 +52,37 @@ class Order:
     """When its timer was last started."""
     foreign: bool = False
     """By another master."""
+
+
+@dataclass(eq=False)
+class Stop:
+    """A stop that people have asked for."""
+
+    how: How
+    devices: frozenset[str]
+    asked_s: float
+    given_s: float = np.inf
+    """When they were told that it holds."""
+    over_s: float = np.inf
+    """From when on they have asked for its release."""
+    let_in_s: float = np.inf
+    """When they were told that it is released."""
+    number: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.number} ({self.how.value}) of {self.given_s:.0f} s"
+
+
+@dataclass(eq=False)
+class ByHand:
+    """A value that people have set by hand [W]."""
+
+    device: str
+    value_w: float
+    asked_s: float
+    until_s: float
+    given_s: float = np.inf
+    """When they were told that it goes out."""
 
 
 @dataclass
@@ -88,6 +122,19 @@ class Facts:
     meddled_s: dict[str, float] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
     """Of each DER in the world's columns."""
+    stops: list[Stop] = field(default_factory=list)
+    by_hand: list[ByHand] = field(default_factory=list)
+
+    def stopped(self, device: str) -> bool:
+        """Whether a stop may be at work at a device, or was a moment ago."""
+        now_s = self.now_s()
+        return any(device in it.devices and it.asked_s <= now_s <= it.let_in_s + ORDERED_S for it in self.stops)
+
+    def ordered(self, device: str) -> bool:
+        """Whether people may have a device, by a stop or by hand, or had it a moment ago."""
+        now_s = self.now_s()
+        hands = (it for it in self.by_hand if it.device == device)
+        return self.stopped(device) or any(it.asked_s <= now_s <= it.until_s + ORDERED_S for it in hands)
 
     def device(self, name: str) -> Device:
         return self.fleet.devices[self.fleet.index[name]]

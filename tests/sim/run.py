@@ -27,6 +27,7 @@ from tests.sim.invariants import checks
 from tests.sim.lean import LeanField, LeanKit
 from tests.sim.loop import SimLoop, run_sim
 from tests.sim.oracle import Facts, Oracle, Violation
+from tests.sim.people import People
 from tests.sim.schedule import LINK, PESTER_S, Kind, Mishap, Schedule, draw
 from tests.sim.stand import Stand, Ways
 from tests.sim.watch import Ear, JournalView, Story
@@ -87,6 +88,10 @@ class Result:
     cpu_s: float
     intents: int
     outcomes: dict[str, int]
+    stops: int
+    """Stops that people were told to hold."""
+    by_hand: int
+    """Values by hand that they were told to go out."""
     schedule: Schedule
 
 
@@ -103,6 +108,7 @@ class Run:
     oracle: Oracle
     ears: list[Ear]
     """At the devices, where there are bytes."""
+    people: People
     done: int = 0
     """Mishaps that have begun."""
 
@@ -135,6 +141,10 @@ class Run:
                     part.freeze()
             case DiskFault():
                 stand.fail_disk(mishap.kind)
+            case Kind.EMERGENCY:
+                await self.people.stop(mishap)
+            case Kind.BY_HAND:
+                await self.people.set_by_hand(mishap)
             case _ if mishap.target == LINK or mishap.kind in _SET:
                 self._set(mishap, on=True)
             case _ if mishap.kind is not Kind.MASTER:
@@ -150,6 +160,10 @@ class Run:
                     part.thaw()
             case DiskFault():
                 stand.fail_disk(None)
+            case Kind.EMERGENCY:
+                await self.people.release(mishap)
+            case Kind.BY_HAND:
+                pass
             case _ if mishap.target == LINK or mishap.kind in _SET:
                 self._set(mishap, on=False)
             case _ if mishap.kind is not Kind.MASTER:
@@ -264,6 +278,8 @@ def run_seed(
             cpu_s=time.process_time() - began_s,
             intents=len(facts.journal.intents),
             outcomes=dict(Counter(facts.journal.outcomes.values())),
+            stops=sum(stop.given_s < calm_s for stop in facts.stops),
+            by_hand=sum(hand.given_s < calm_s for hand in facts.by_hand),
             schedule=drawn,
         )
 
@@ -323,7 +339,8 @@ async def set_up(loop: SimLoop, schedule: Schedule, folder: Path, tier: Tier, *,
     field.on_master = oracle.meddled
     chance, light = random.Random(f"{seed}:stand"), seed % REAL_EVERY != 0
     stand = Stand(Ways(loop, clock, site, disk, kit, chance, light, oracle.up, oracle.down, on_event, asked_s))
-    return Run(schedule, loop, world, field, clock, stand, oracle, ears)
+    people = People(stand.exchange, clock, random.Random(f"{seed}:people"), facts, PACKAGE.id)
+    return Run(schedule, loop, world, field, clock, stand, oracle, ears, people)
 
 
 def _ears(world: World, tier: Tier, loop: SimLoop) -> list[Ear]:

@@ -45,11 +45,21 @@ class Kind(StrEnum):
     HANG = "optimizer-hangs"
     PLAN = "hostile-plan"
     """Plans are of the `value`-th kind of `tests.sim.planner.HOSTILE`."""
+    EMERGENCY = "emergency-stop"
+    """People stop the target in the `value`-th way of `tests.sim.people.HOWS`, and release it at the end; beyond the
+    last way one of them breaks the glass."""
+    BY_HAND = "by-hand"
+    """People set a battery to `value` of its rating until the end."""
 
 
 GATEWAY, BRAIN, SERVICE = "gateway", "brain", "service"
 """Each part of the product, and both at once."""
 LINK, DISK, CLOCK, PLANNER, EVERYWHERE = "link", "disk", "clock", "planner", "everywhere"
+PEOPLE, FEEDER = "people:", "feeder"
+"""Before the device, or the feeder, that people order something of."""
+BATTERY, DER = "bat", ("bat", "pv")
+"""How names of devices begin."""
+STOP_KINDS = 8
 HOSTILE_KINDS = 6
 PESTER_S = 90.0
 
@@ -100,6 +110,8 @@ Draw = Callable[[random.Random, str, float], Mishap]
 def draw(seed: int, devices: Sequence[str], *, calm_s: float) -> Schedule:
     """The schedule of a seed for these devices."""
     found: list[Mishap] = []
+    ders = [PEOPLE + device for device in devices if device.startswith(DER)]
+    batteries = [PEOPLE + device for device in devices if device.startswith(BATTERY)]
     targets: dict[str, tuple[Draw, float, Sequence[str]]] = {
         "device": (_device, 900.0, devices),
         "way": (_way, 1800.0, devices),
@@ -113,6 +125,8 @@ def draw(seed: int, devices: Sequence[str], *, calm_s: float) -> Schedule:
         "disk": (_disk, 1800.0, (DISK,)),
         "clock": (_clock, 2500.0, (CLOCK,)),
         "planner": (_planner, 1500.0, (PLANNER,)),
+        "stop": (_stop, 15000.0, [PEOPLE + FEEDER, *ders]),
+        "hand": (_hand, 4000.0, batteries),
     }
     for concern, (one, gap_s, whom) in targets.items():
         for target in whom:
@@ -181,6 +195,14 @@ def _planner(chance: random.Random, target: str, at_s: float) -> Mishap:
     if chance.random() < 0.25:
         return Mishap(at_s, chance.choice((60.0, 400.0, 2400.0)), Kind.HANG, target)
     return Mishap(at_s, chance.uniform(100.0, 1200.0), Kind.PLAN, target, float(chance.randrange(HOSTILE_KINDS)))
+
+
+def _stop(chance: random.Random, target: str, at_s: float) -> Mishap:
+    return Mishap(at_s, chance.uniform(60.0, 900.0), Kind.EMERGENCY, target, float(chance.randrange(STOP_KINDS)))
+
+
+def _hand(chance: random.Random, target: str, at_s: float) -> Mishap:
+    return Mishap(at_s, chance.uniform(200.0, 900.0), Kind.BY_HAND, target, chance.uniform(-0.1, 0.1))
 
 
 def _length_s(chance: random.Random) -> float:

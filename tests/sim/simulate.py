@@ -48,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "violations": found,
         "trace_stable": stable,
         "swept": trials_done,
+        "stops": sum(result.stops for result in results),
+        "by_hand": sum(result.by_hand for result in results),
         "commands": sum(result.intents for result in results),
         "cpu_s": round(sum(result.cpu_s for result in results), 1),
         "wall_s": round(time.monotonic() - began_s, 1),
