@@ -161,7 +161,6 @@ class ScadaSource(Protocol):
         ...
 
 
-
 class ScadaLink(Protocol):
     """The way to the utility's system; calls do not overlap."""
 
