@@ -6,6 +6,7 @@ where it cannot start at all, nothing does. What the processes say is passed on.
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import socket
@@ -21,9 +22,11 @@ WATCHDOGS_S: Mapping[str, float] = {"gateway": 30.0, "brain": 600.0, "web": 60.0
 """Longest time without progress of each process; the brain's holds several plans."""
 READY_S = 120.0
 """For a process to be at work after its start."""
-RESTART_MIN_S, RESTART_MAX_S = 1.0, 60.0
-STEADY_S = 300.0
-"""A process that has run for so long starts with the shortest wait again."""
+RESTART_MIN_S = 1.0
+RESTARTS_MAX_S: Mapping[str, float] = {"gateway": 8.0, "brain": 60.0, "web": 60.0}
+"""Longest wait before a process is started again; the gateway has to be back long before devices let go by themselves."""
+STEADY_S = 10.0
+"""A process that was at work for so long was started well: the next one waits for the shortest time again."""
 KILL_S = 5.0
 """For a process to tell where its threads stand before it is killed."""
 WATCH_S = 1.0
@@ -37,6 +40,8 @@ class Child:
     process: asyncio.subprocess.Process
     heard_s: float
     ready: asyncio.Event = field(default_factory=asyncio.Event)
+    ready_s: float = math.inf
+    """When it said that it is at work."""
 
 
 class _Signs(asyncio.DatagramProtocol):
@@ -51,6 +56,7 @@ class _Signs(asyncio.DatagramProtocol):
         if READY in words or ALIVE in words:
             child.heard_s = asyncio.get_running_loop().time()
         if READY in words:
+            child.ready_s = min(child.ready_s, child.heard_s)
             child.ready.set()
         if child.name == "gateway":  # the service is as well as its gateway is
             for word in words:
@@ -101,17 +107,16 @@ class Processes:
         """
         loop, wait_s = asyncio.get_running_loop(), RESTART_MIN_S
         while True:
-            began_s = loop.time()
             status = await self._once(name, stop, begun)
             if stop.is_set() or (first is not None and not begun.is_set()):
                 return status
-            if loop.time() - began_s > STEADY_S:
+            if loop.time() - self.children[name].ready_s > STEADY_S:
                 wait_s = RESTART_MIN_S
             say(f"{name} ended with status {status}: it is started again in {wait_s:g} s")
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), wait_s)
                 return status
-            wait_s = min(2.0 * wait_s, RESTART_MAX_S)
+            wait_s = min(2.0 * wait_s, RESTARTS_MAX_S[name])
 
     async def _once(self, name: str, stop: asyncio.Event, begun: asyncio.Event) -> int:
         """One life of a process; its exit status."""

@@ -123,7 +123,8 @@ def _stands(facts: Facts, hand: ByHand, for_s: float) -> bool:
     """Whether a value by hand has stood for some time, and nothing but lower classes and guards could move it."""
     now_s = facts.now_s()
     clear = now_s - facts.meddled_s.get(hand.device, -np.inf) > FOREIGN_S and not facts.stopped(hand.device)
-    return clear and facts.well_since_s(CLOCK) < hand.asked_s and hand.given_s + for_s < now_s < hand.until_s
+    kept = facts.started_s.get(GATEWAY, 0.0) < hand.given_s or facts.well_since_s(CLOCK) < hand.asked_s  # ends in UTC
+    return clear and kept and hand.given_s + for_s < now_s < hand.until_s
 
 
 def _towards(facts: Facts, hand: ByHand, value_w: float) -> bool:

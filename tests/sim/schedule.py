@@ -125,8 +125,8 @@ def draw(seed: int, devices: Sequence[str], *, calm_s: float) -> Schedule:
         "disk": (_disk, 1800.0, (DISK,)),
         "clock": (_clock, 2500.0, (CLOCK,)),
         "planner": (_planner, 1500.0, (PLANNER,)),
-        "stop": (_stop, 15000.0, [PEOPLE + FEEDER, *ders]),
-        "hand": (_hand, 4000.0, batteries),
+        "stop": (_stop, 8000.0, [PEOPLE + FEEDER, *ders]),
+        "hand": (_hand, 2500.0, batteries),
     }
     for concern, (one, gap_s, whom) in targets.items():
         for target in whom:
@@ -198,11 +198,11 @@ def _planner(chance: random.Random, target: str, at_s: float) -> Mishap:
 
 
 def _stop(chance: random.Random, target: str, at_s: float) -> Mishap:
-    return Mishap(at_s, chance.uniform(60.0, 900.0), Kind.EMERGENCY, target, float(chance.randrange(STOP_KINDS)))
+    return Mishap(at_s, chance.uniform(60.0, 1500.0), Kind.EMERGENCY, target, float(chance.randrange(STOP_KINDS)))
 
 
 def _hand(chance: random.Random, target: str, at_s: float) -> Mishap:
-    return Mishap(at_s, chance.uniform(200.0, 900.0), Kind.BY_HAND, target, chance.uniform(-0.1, 0.1))
+    return Mishap(at_s, chance.uniform(200.0, 1500.0), Kind.BY_HAND, target, chance.uniform(-0.1, 0.1))
 
 
 def _length_s(chance: random.Random) -> float:

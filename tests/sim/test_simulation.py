@@ -8,15 +8,18 @@ from collections.abc import Sequence
 import pytest
 
 from derms.control import guards
+from derms.control.authority import Claims
 from derms.domain.dispatch import Command
 from derms.field.ledger import Ledger, Pending
+from derms.field.stop_desk import StopDesk
+from derms.field.wishes import Wishes
 from derms.field.writer import Writer
 from drivers.sunspec import control
 from drivers.sunspec.codec import Image
 from tests.sim.disk import SimDisk
 from tests.sim.invariants import ELSEWHERE, WAITING, checks
 from tests.sim.run import LEAN, WIRE, Result, Tier, run_seed
-from tests.sim.schedule import Schedule
+from tests.sim.schedule import FEEDER, PEOPLE, Kind, Mishap, Schedule
 from tests.sim.sweep import points, swept, trials, tried
 
 pytestmark = pytest.mark.slow
@@ -104,6 +107,29 @@ def test_the_oracle_catches_that_nobody_reads_back(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(Writer, "_write", blindly)
     assert {"I-5", "I-21"} & _found(run_seed(1, hours=0.5, schedule=Schedule(1, (), 600.0)))
+
+
+def test_a_stop_and_a_value_by_hand_hold_and_the_oracle_catches_a_stop_of_which_no_device_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stop = Mishap(450.0, 140.0, Kind.EMERGENCY, PEOPLE + FEEDER, 1.0)
+    hand = Mishap(60.0, 370.0, Kind.BY_HAND, PEOPLE + "bat02", 0.05)
+    ordered = Schedule(1, (hand, stop), 600.0)
+    held = run_seed(1, hours=SHORT_H, schedule=ordered)
+    assert (held.stops, held.by_hand, _found(held)) == (1, 1, set())
+    monkeypatch.setattr(StopDesk, "_turn", lambda self: None)
+    assert "I-10" in _found(run_seed(1, hours=SHORT_H, schedule=ordered))
+
+
+def test_the_oracle_catches_a_plan_that_overrides_a_value_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    hand = Mishap(60.0, 530.0, Kind.BY_HAND, PEOPLE + "bat02", 0.05)
+
+    def of_plans(self: Wishes, now_s: float) -> Claims:
+        """Leave out what people want."""
+        return Claims().joined(self.plans.claims(self.orders.laid, now_s))
+
+    monkeypatch.setattr(Wishes, "claims", of_plans)
+    assert "I-11" in _found(run_seed(1, hours=SHORT_H, schedule=Schedule(1, (hand,), 600.0)))
 
 
 BOUNDING = ("nameplate", "device maximum", "state of charge")
