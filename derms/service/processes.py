@@ -24,7 +24,7 @@ READY_S = 120.0
 """For a process to be at work after its start."""
 RESTART_MIN_S = 1.0
 RESTARTS_MAX_S: Mapping[str, float] = {"gateway": 8.0, "brain": 60.0, "web": 60.0}
-"""Longest wait before a process is started again; the gateway has to be back long before devices let go by themselves."""
+"""Longest wait before a process is started again; the gateway is back long before devices let go by themselves."""
 STEADY_S = 10.0
 """A process that was at work for so long was started well: the next one waits for the shortest time again."""
 KILL_S = 5.0
