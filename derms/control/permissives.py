@@ -293,9 +293,26 @@ SUBSTITUTABLE = ("p_w", "q_var", "v_pu", "soc_frac")
 """Columns in which people may put a value in the place of a measured one."""
 
 
-def against_substitute(substitute: Substitute, hold_s: float) -> tuple[Reason, ...]:
-    """Everything that stands in the way of a substitute that is to stand for a time."""
+RANGES: Mapping[str, tuple[float, float]] = {
+    "p_w": (-1e9, 1e9),
+    "q_var": (-1e9, 1e9),
+    "v_pu": (0.0, 2.0),
+    "soc_frac": (0.0, 1.0),
+}
+"""What values in the place of measured ones may be."""
+POWER_MAX_FRAC = 2.0
+"""Of a DER's rating that a power in the place of a measured one may be."""
+
+
+def against_substitute(substitute: Substitute, hold_s: float, p_rated_w: float) -> tuple[Reason, ...]:
+    """Everything that stands in the way of a substitute that is to stand for a time, at a device of some rating."""
     reasons = []
+    low, high = RANGES.get(substitute.column, (-math.inf, math.inf))
+    if substitute.column in ("p_w", "q_var") and p_rated_w > 0.0:
+        high = POWER_MAX_FRAC * p_rated_w
+        low = -high
+    if math.isfinite(substitute.value) and not low <= substitute.value <= high:
+        reasons.append(Reason("range", f"{substitute.column} of this device is from {low:g} to {high:g}"))
     if substitute.column not in SUBSTITUTABLE or not math.isfinite(substitute.value):
         reasons.append(Reason("request", f"give a number for one of {', '.join(SUBSTITUTABLE)}"))
     if not 0.0 < hold_s <= HOLD_MAX_S:

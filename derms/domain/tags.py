@@ -53,6 +53,10 @@ FORBIDS: Mapping[TagKind, frozenset[Act]] = {
 """The one table of what each tag forbids."""
 
 
+TEXT_MAX = 500
+"""Characters of a tag's text."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tag:
     """One card."""
@@ -82,6 +86,8 @@ class Board:
         """With one card more; raises ValueError without a text or an author: nobody could act on it."""
         if not text.strip() or not author.strip():
             raise ValueError("a tag needs a text and an author")
+        if not text.strip().isprintable() or len(text) > TEXT_MAX:
+            raise ValueError(f"the text of a tag is one line of at most {TEXT_MAX} printable characters")
         tag = Tag(self.last + 1, kind, scope, text.strip(), author.strip(), at)
         return Board((*self.tags, tag), tag.number)
 

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from derms.control import latch as latching
 from derms.control import modes, permissives
-from derms.control.authority import Claims, Lock, Ticket
+from derms.control.authority import Claims, Lock, Rank, Ticket
 from derms.control.latch import Latch, Released
 from derms.control.modes import CEILING, Area, ControlMode, Evidence, Scorecard
 from derms.control.permissives import Facts, Operated, Selected, Selections, Substitute
@@ -27,7 +27,7 @@ from derms.domain.membership import NOWHERE
 from derms.domain.mode import Mode
 from derms.domain.refusal import Reason, Refused
 from derms.domain.scope import EVERYTHING, Level, Places, Scope
-from derms.domain.tags import Act, Board, Tag, TagKind
+from derms.domain.tags import FORBIDS, Act, Board, Tag, TagKind
 from derms.errors import RecordError
 from derms.field.disk import SYSTEM_DISK, Disk
 from derms.field.ladder import Ladder
@@ -56,6 +56,12 @@ class Draft:
     kind: str
     text: str
     severity: Severity
+
+
+def _without_hand(kept: Kept, rows: BoolArray) -> Kept:
+    """What is kept, without values that people have set for some rows, shape (n,)."""
+    claims = Claims({claim.key: claim for claim in kept.claims}).yielded(Rank.OPERATOR, rows)
+    return replace(kept, claims=tuple(claim for claim in claims.by_key.values() if len(claim.rows)))
 
 
 @dataclass
@@ -173,15 +179,17 @@ class Orders:
     # Tags and locks
 
     def hang(self, kind: TagKind, scope: Scope, text: str, author: str) -> Tag | Refused:
-        """Hang a tag."""
+        """Hang a tag; one that forbids manual control ends what was set by hand: it does not come back later."""
         if refused := self._nobody_under(scope):
             return refused
         try:
             board = self.board.hung(kind, scope, text, author, self.clock.utc())
         except ValueError as error:
             return Refused((Reason("request", str(error)),))
-        tag = board.tags[-1]
-        return self._change(replace(self.kept, board=board), "tag-hung", str(tag), author) or tag
+        tag, kept = board.tags[-1], replace(self.kept, board=board)
+        if Act.MANUAL in FORBIDS[kind]:
+            kept = _without_hand(kept, self.places.under(scope))
+        return self._change(kept, "tag-hung", str(tag), author) or tag
 
     def take_off(self, number: int, author: str) -> Tag | Refused:
         """Take a tag off; anybody may, and the event says who did."""
@@ -263,12 +271,16 @@ class Orders:
     # Stops
 
     def latch(self, how: How, scope: Scope, author: str) -> Latch:
-        """Latch a stop: it holds at once, and is saved off the loop as soon as that is possible."""
+        """Latch a stop: it holds at once, and is saved off the loop as soon as that is possible.
+
+        What was set by hand under it ends: nothing of before comes back when it is released.
+        """
         number = self.kept.last_latch + 1
         latch = Latch(number, how, scope, author, self.clock.monotonic_s())
 
         def step(kept: Kept) -> Kept:
-            return replace(kept, latches=(*kept.latches, latch), last_latch=number)
+            latched = replace(kept, latches=(*kept.latches, latch), last_latch=number)
+            return _without_hand(latched, self.places.under(scope))
 
         self._hold(step, "stop-latched", f"stop {number} ({how}, {scope}) is latched", author, Severity.ALARM)
         return latch
@@ -332,7 +344,7 @@ class Orders:
 
     def substitute(self, substitute: Substitute, *, more_s: float) -> Substitute | Refused:
         """Put a value in the place of a measured one for a time."""
-        reasons = permissives.against_substitute(substitute, more_s)
+        reasons = permissives.against_substitute(substitute, more_s, float(self.fleet.p_rated_w[substitute.row]))
         if reasons:
             return Refused(reasons)
         now_s, place = self.clock.monotonic_s(), (substitute.row, substitute.column)

@@ -24,6 +24,7 @@ from derms.domain.alarm import Event
 from derms.domain.arrays import BoolArray, FloatArray, IntArray
 from derms.domain.der import Fleet
 from derms.domain.dispatch import CommandRecord, Dispatch, Quantity
+from derms.domain.quality import Quality
 from derms.domain.settings import DispatchSettings
 from derms.domain.telemetry import TelemetrySnapshot
 from derms.field.custody import Custody
@@ -79,6 +80,8 @@ class Reconciler:
     """Rows whose errand is broken off by a stop."""
     _hurried: set[int] = field(default_factory=set)
     """Rows that do not wait for their group."""
+    _resuming: set[int] = field(default_factory=set)
+    """Rows with values by hand from before the start, which do not wait for their group."""
     _hurry: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
@@ -90,6 +93,7 @@ class Reconciler:
         self.wishes = Wishes(
             fleet, self.orders, self.poller, settings, self.ledger, self.custody, self.thrift, self.on_event
         )
+        self._resuming = {row for claim in self.orders.claims.live(clock.monotonic_s()) for row in claim.rows.tolist()}
         self._groups = [[] for _ in range(max(1, round(settings.interval_s / settings.group_s)))]
         for row, device in enumerate(fleet.devices):
             if device.id in self.drivers:
@@ -204,9 +208,19 @@ class Reconciler:
         self.wishes.expire(now_s)
         rows = {*self._groups[self._turns % len(self._groups)], *self._late}
         rows.update(np.flatnonzero(self.wishes.restore(now_s)).tolist())
+        rows.update(self._resumed())
         self._turns += 1
         self._late = []
         self._act(errands, self._called(rows | self._hurried))
+
+    def _resumed(self) -> list[int]:
+        """Rows for which people had set values before this service began, and that can be told since now."""
+        if not self._resuming:
+            return []
+        quality = self.poller.snapshot().quality
+        able = [row for row in self._resuming if quality[row] == Quality.GOOD]
+        self._resuming.difference_update(able)
+        return able
 
     def _act(self, errands: asyncio.TaskGroup, rows: list[int]) -> None:
         """Watch effects, look for what others wrote, then send some devices on their errands."""

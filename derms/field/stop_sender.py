@@ -187,11 +187,14 @@ class StopSender:
         for means, quantity in QUANTITIES.items():
             key = row, quantity
             walk.read(row, means, math.inf, self._now_s())
-            if key not in custody.held:
+            of_before = custody.unasked(key) and quantity in driver.identity.capabilities.takes
+            if key not in custody.held and not of_before:
                 continue
             held, now_s = await driver.read_back(quantity), self._now_s()
             walk.read(row, means, math.inf if held.value_w is None else held.value_w, now_s)
+            custody.unknown.discard(key)
             if held.value_w is not None and held.reversion_s > 0.0:
+                custody.held.add(key)
                 command = Command(quantity, held.value_w, settings.reversion_s)
                 known = custody.holdings.get(key, Holding(command, held, now_s, now_s, math.inf))
                 custody.holdings[key] = known.prolonged(math.inf)

@@ -4,6 +4,7 @@ It may hang or die: devices do not notice within the dispatch's validity.
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
@@ -60,6 +61,8 @@ SEEDED = 4 * LOOK_BACK_H
 """Quarter hours of the utility's records that the memory starts from."""
 LAST_GOOD_AGE_MAX_S = 4 * 3600.0
 RECORD_EVERY_S = 60.0
+STUCK_S = 300.0
+"""Longest work of the engine's thread: an estimate or a plan, with whatever waits before it."""
 STATE_AGE_MAX_ESTIMATES = 6
 """Age of the feeder's state, in estimates, beyond which nothing is verified against it and so nothing is planned."""
 
@@ -141,6 +144,8 @@ class Brain:
         self._dark: tuple[str, ...] = ()
         self._good_s = dict.fromkeys(("forecast", "model", "optimizer", "database"), clock.monotonic_s())
         """When each last came to what it should, or this brain began [s]."""
+        self._working_s = math.inf
+        """Since when the engine's thread is at work; infinite while it is not [s]."""
         self.decision: Decision | None = None
         self.seen: Observed | None = None
         """The field, as it last was."""
@@ -292,7 +297,17 @@ class Brain:
 
     async def _run(self, work: Callable[[], T]) -> T:
         """Do slow work off the loop, on the one thread that owns the engine."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        began_s = self._clock.monotonic_s()
+        self._working_s = min(self._working_s, began_s)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        finally:
+            self._working_s = math.inf
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the engine's thread has been at one piece of work for so long that it will not come back."""
+        return self._clock.monotonic_s() - self._working_s > STUCK_S
 
     def _optimize(self, given: Portfolio) -> FleetPlan:
         began_s, deadline_s = self._clock.monotonic_s(), self._plan_deadline_s

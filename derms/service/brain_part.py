@@ -62,6 +62,7 @@ class BrainPart:
             on_plan=self.publisher.offer if self.publisher else None,
         )
         self.supervisor = Supervisor(around.clock, self._event)
+        self._progress = 0
         self._watching = watching("brain", around, self._event)
 
     def jobs(self) -> tuple[Job, ...]:
@@ -92,8 +93,10 @@ class BrainPart:
             await end([jobs])
 
     def progress(self) -> int:
-        """Grows while jobs come to their ends."""
-        return self.supervisor.ended
+        """Grows while jobs come to their ends, and no work in the engine's thread goes on for ever."""
+        if not self.brain.stuck:
+            self._progress = self.supervisor.ended
+        return self._progress
 
     async def finish(self) -> None:
         """For when `run` has ended: tell the utility that the plan no longer holds, take the gateway's last records."""

@@ -141,7 +141,10 @@ class OrderDesk:
         return Done(text) if isinstance(found, Substitute) else found
 
     async def show(self, request: Show, author: str) -> object:
-        return shown(self._orders, self._reconciler, request.scope)
+        places, scope = self._orders.places, request.scope
+        if scope is not None and not places.under(scope).any():
+            return Refused((Reason("scope", f"there is no {scope}"),))
+        return shown(self._orders, self._reconciler, scope)
 
     def _silent(self) -> tuple[Reason, ...]:
         """Why no new value goes out at all."""

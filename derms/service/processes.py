@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from derms.service.notify import ADDRESS, ALIVE, READY, WATCHDOG, Notifier
 from derms.service.words import say
 
-WATCHDOGS_S: Mapping[str, float] = {"gateway": 30.0, "brain": 600.0, "web": 60.0}
-"""Longest time without progress of each process; the brain's holds several plans."""
+WATCHDOGS_S: Mapping[str, float] = {"gateway": 30.0, "brain": 120.0, "web": 60.0}
+"""Longest time without progress of each process; a plan may hold up the brain's for some twenty seconds."""
 READY_S = 120.0
 """For a process to be at work after its start."""
 RESTART_MIN_S = 1.0
