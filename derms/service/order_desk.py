@@ -68,7 +68,16 @@ class OrderDesk:
     async def hang(self, request: HangTag, author: str) -> Done | Refused:
         orders = self._orders
         found = await orders.durably(lambda: orders.hang(request.kind, request.scope, request.text, author))
-        return Done(str(found)) if isinstance(found, Tag) else found
+        return Done(str(found) + self._still_held(found)) if isinstance(found, Tag) else found
+
+    def _still_held(self, tag: Tag) -> str:
+        """What to know of a tag under which nothing is sent any more, not even a release."""
+        under, places = self._orders.places.under(tag.scope), self._orders.places
+        rows = np.zeros(len(places), dtype=np.bool_)
+        rows[[row for row, _ in self._reconciler.holdings if under[row]]] = True
+        if Act.ENERGIZE not in FORBIDS[tag.kind] or not rows.any():
+            return ""
+        return f"; {places.named(rows)}: what they hold of ours stays until their timers end; a stop ends it now"
 
     async def take_off(self, request: TakeOffTag, author: str) -> Done | Refused:
         found = await self._orders.durably(lambda: self._orders.take_off(request.number, author))

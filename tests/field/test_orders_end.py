@@ -9,6 +9,8 @@ from derms.domain.scope import Level, Scope
 from derms.domain.tags import TagKind
 from derms.field.journal import Journal
 from derms.field.reconcile import Reconciler
+from derms.link.orders import Done, HangTag
+from derms.service.order_desk import OrderDesk
 from tests.field.rig import Rig, in_the_field
 from tests.field.test_orders_dispatch import by_hand
 
@@ -56,5 +58,20 @@ def test_a_value_by_hand_of_before_the_start_does_not_wait_for_its_group(tmp_pat
         )
         await rig.turns(2.0)
         assert [rig.fleet.devices[row].id for row, _ in rig.reconciler.holdings] == ["bat01"]
+
+    in_the_field(scenario, tmp_path, devices=DEVICES)
+
+
+def test_a_tag_says_what_its_devices_still_hold(tmp_path: Path) -> None:
+    async def scenario(rig: Rig) -> None:
+        rig.want({"bat01": 5e3})
+        await rig.turns(70.0)
+        desk = OrderDesk(rig.orders, rig.reconciler)
+        said = await desk.hang(HangTag(TagKind.CLEARANCE, BATTERY, "work"), "anna")
+        assert isinstance(said, Done)
+        assert said.text.endswith("bat01: what they hold of ours stays until their timers end; a stop ends it now")
+        said = await desk.hang(HangTag(TagKind.CAUTION, BATTERY, "work"), "anna")
+        assert isinstance(said, Done)
+        assert said.text.endswith(": work")
 
     in_the_field(scenario, tmp_path, devices=DEVICES)
