@@ -35,6 +35,8 @@ FIRST_TRIM_POLLS = 2.0
 EVENTS_KEPT = 1000
 """Latest events in memory; the journal has them all."""
 JOURNAL = "commands.journal"
+FIRST_KEEP = timedelta(seconds=1.7)
+"""Not with the turns of the reconciler, which have commits of their own."""
 KEEP_EVERY_S = 5.0
 """Longest time that an outcome or event is in memory only, where no command follows and nobody asks for records."""
 LAST_RECORDS_S = 10.0
@@ -99,7 +101,7 @@ class GatewayPart:
         trims = site.mode is Mode.AUTO and site.dispatch.trim_frac > 0.0
         first_trim = start + FIRST_TRIM_POLLS * timedelta(seconds=site.field.poll_s)
         table = (
-            Job("keep", every(KEEP_EVERY_S, first=start), self.keep),
+            Job("keep", every(KEEP_EVERY_S, first=start + FIRST_KEEP), self.keep),
             Job("scada", every(site.scada.every_s, first=start + FIRST_SCADA), self.scada.poll),
             *([Job("trim", every(site.dispatch.trim_every_s, first=first_trim), self.gateway.trim)] if trims else []),
             *self._watching,

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from derms.domain.dispatch import Command, Quantity
+from derms.domain.mode import Mode
 from derms.errors import FieldError, WriteForbidden
 from derms.ports import DeviceDriver
 from derms.service.app import Service
@@ -97,6 +98,7 @@ async def day(folder: Path, seen: Seen, loop: SimulatedLoop, *, mode: str, lengt
     gateway, stop = service.gateway, asyncio.Event()
     parts = [service.run(stop), world.run(clock), handing_over(service), meddling(gateway.poller.drivers, seen)]
     if mode == "observe":
+        gateway.orders.site = Mode.AUTO  # or the mode would let nothing come as far as the transport
         parts += [gateway.reconciler.run(), gateway.heartbeat.run()]
     serving, *others = (asyncio.ensure_future(part) for part in parts)
     await asyncio.wait([serving, *others], timeout=length_s, return_when=asyncio.FIRST_COMPLETED)
