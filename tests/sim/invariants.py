@@ -315,12 +315,14 @@ class InTime(Check):
 
     def _timers(self, facts: Facts) -> Found:
         found: Found = []
-        most_s = facts.dispatch.refresh_every_s + facts.dispatch.group_s + ERRAND_S
+        # What guards would change is left to the next turn, which writes it where its timer was not armed in time.
+        most_s = facts.dispatch.refresh_every_s + facts.dispatch.interval_s + facts.dispatch.group_s + ERRAND_S
         planned_s = facts.asked_s[-1] if facts.asked_s else -np.inf
         if facts.now_s() - planned_s > facts.dispatch.validity_s:
             return []
         for key, order in facts.orders.items():
-            since_s = max(facts.up_s[GATEWAY], facts.well_since_s(key[0], DISK)) + 2 * REPOLL_S + 300.0
+            released_s = max((it.over_s for it in facts.stops if key[0] in it.devices), default=0.0)
+            since_s = max(facts.up_s[GATEWAY], facts.well_since_s(key[0], DISK), released_s) + 2 * REPOLL_S + 300.0
             late_s = facts.now_s() - max(since_s, order.armed_s)
             if late_s > most_s and not order.foreign and facts.holds(key) and not facts.stopped(key[0]):
                 found.append((key[0], f"{key[1].value} is held, and not armed anew for {late_s:.0f} s"))

@@ -75,10 +75,18 @@ def _due_s(facts: Facts, stop: Stop, device: str) -> float:
     return stop.given_s + STOPPED_S if ready_s + WELL_S <= stop.asked_s else max(stop.given_s, ready_s) + AGAIN_S
 
 
+def _is_ours(facts: Facts, key: tuple[str, Quantity]) -> bool:
+    """Whether what a device holds is not of another master."""
+    order = facts.orders.get(key)
+    return order is not None and not order.foreign
+
+
 def _wrong(facts: Facts, stop: Stop, device: str) -> Found:
     if stop.how is How.RELEASE:
         others = any(other is not stop and device in other.devices for other in facts.stops)
-        held = [quantity.value for quantity in Quantity if facts.holds((device, quantity))]
+        held = [
+            key[1].value for key in ((device, each) for each in Quantity) if facts.holds(key) and _is_ours(facts, key)
+        ]
         return [(device, f"holds {' and '.join(held)} under stop {stop}")] if held and not others else []
     way, p_w = WAYS[stop.how], float(facts.world.state.p_w[facts.rows[device]])
     small_w = facts.dispatch.tolerance_frac * facts.device(device).p_rated_w
@@ -124,7 +132,8 @@ def _stands(facts: Facts, hand: ByHand, for_s: float) -> bool:
     now_s = facts.now_s()
     clear = now_s - facts.meddled_s.get(hand.device, -np.inf) > FOREIGN_S and not facts.stopped(hand.device)
     kept = facts.started_s.get(GATEWAY, 0.0) < hand.given_s or facts.well_since_s(CLOCK) < hand.asked_s  # ends in UTC
-    return clear and kept and hand.given_s + for_s < now_s < hand.until_s
+    ended = any(hand.device in stop.devices and stop.asked_s >= hand.asked_s for stop in facts.stops)
+    return clear and kept and not ended and hand.given_s + for_s < now_s < hand.until_s
 
 
 def _towards(facts: Facts, hand: ByHand, value_w: float) -> bool:
