@@ -1,22 +1,21 @@
 """The heartbeat: keeps alive what devices hold of ours, apart from the dispatch and its turns.
 
 Reversion timers are armed anew on a cadence of their own, at most a third of their time apart, while the dispatch
-behind a value is valid and the guards would still let that value go out as it is; what they would change is left to
-the next turn, and to the timer. While a stop is latched over a device, what it holds inside the stop's bounds is armed
-anew whatever guards, tags and the end of a dispatch say. Devices with a heartbeat register (SunSpec 715) get one each
-second while they are under command, and theirs is watched. A second in which nothing is due costs the same for any
-number of holdings.
+behind a value is valid and the guards would still let that value go out as it is; a device of which they would leave
+another value has its turn at once, one of which they leave none is left to its timer. While a stop is latched over a
+device, what it holds inside the stop's bounds is armed anew whatever guards, tags and the end of a dispatch say.
+Devices with a heartbeat register (SunSpec 715) get one each second while they are under command, and theirs is
+watched. A second in which nothing is due costs the same for any number of holdings.
 """
 
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 
-from derms.control.guards import GuardInput, guard
 from derms.domain.alarm import Event, Severity
 from derms.domain.dispatch import Quantity
 from derms.errors import FieldError
@@ -138,32 +137,42 @@ class Heartbeat:
         return beating
 
     def _allowed(self, due: list[Key]) -> list[Key]:
-        """Those whose value the guards would let go out now as it is; the others are asked about again later."""
+        """Those whose value the guards would let go out now as it is.
+
+        Devices of which they would leave another value have their turn now; all others are asked about again later.
+        """
         if not due:
             return []
         reconciler = self.reconciler
-        snapshot, settings = reconciler.poller.snapshot(), reconciler.settings
+        snapshot = reconciler.poller.snapshot()
         for key in due:
             self._agenda.put(key, snapshot.now_s + RETRY_FRAC * self._every_s(reconciler.holdings[key]))
-        given = GuardInput(reconciler.fleet, snapshot, settings.reversion_s + settings.reversion_jitter_s)
         allowed: list[Key] = []
+        moved = np.zeros(len(reconciler.fleet), dtype=np.bool_)
         for quantity in Quantity:
             keys = [key for key in due if key[1] is quantity]
-            held_w = np.full(len(reconciler.fleet), np.nan)
+            guarded = reconciler.wishes.held(quantity, [row for row, _ in keys], snapshot)
             for key in keys:
-                held_w[key[0]] = reconciler.holdings[key].held.value_w
-            guarded = guard(held_w, replace(given, quantity=quantity))
-            allowed.extend(key for key in keys if self._may_stay(key, held_w[key[0]], guarded.by[key[0]]))
+                row, by = key[0], guarded.by[key[0]]
+                if self._may_stay(key, by):
+                    allowed.append(key)
+                else:
+                    moved[row] |= np.isfinite(guarded.value_w[row])
+        if moved.any():
+            reconciler.hasten(moved)
         return allowed
 
     def _is_stopped(self, row: int) -> bool:
         return bool(self.reconciler.orders.stopped()[row])
 
-    def _may_stay(self, key: Key, held_w: float, by: str) -> bool:
+    def _may_stay(self, key: Key, by: str) -> bool:
         """Whether a value may stay in a device: a limit is always better there than none while a stop is latched."""
         row, bounds = key[0], self.reconciler.orders.laid.stop_bounds
         if not self._is_stopped(row):
             return not by
+        held_w = self.reconciler.holdings[key].held.value_w
+        if held_w is None:
+            return False
         return key[1] is Quantity.P_LIMIT or bool(bounds.low_w[row] <= held_w <= bounds.high_w[row])
 
     async def _see_to(self, row: int, keys: list[Key]) -> None:

@@ -130,7 +130,7 @@ class Reconciler:
         self.wishes.adopt(dispatch)
 
     def hasten(self, rows: BoolArray) -> None:
-        """Have some devices, shape (n,), take their turn now: a person waits for it."""
+        """Have some devices, shape (n,), take their turn now: a person waits, or a guard minds what they hold."""
         self._hurried.update(np.flatnonzero(rows).tolist())
         self._hurry.set()
 

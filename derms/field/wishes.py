@@ -4,7 +4,7 @@ Plans and people want; authority makes one value of it; the guards are the last 
 it is worth a write. Devices whose control has ended are restored to their defaults, ramped and staggered.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -159,6 +159,7 @@ class Wishes:
             wanted_w = np.full(len(self.fleet), np.nan)
             wanted_w[rows] = np.where(np.isnan(found.value_w), moving_w, found.value_w)[rows]
             guarded, moves_w = self._guarded(wanted_w, quantity, found, rows, snapshot)
+            held = self.held(quantity, rows, snapshot)
             changes_w: dict[int, float] = {}
             releases: list[int] = []
             for row in rows:
@@ -169,7 +170,7 @@ class Wishes:
                     wish = self._wish(key, float(wanted_w[row]), guarded, found)
                     if guarded.by[row] in RAMPS:
                         again.append(row)
-                    match self._judged(wish):
+                    match self._judged(wish, held.by[row]):
                         case Verdict.WRITE:
                             writes.append(self.intended(wish))
                             changes_w[row] = float(moves_w[row])
@@ -247,13 +248,26 @@ class Wishes:
             return False
         return standing(certificate, identity, self.orders.clock.utc()) is Standing.VALID
 
-    def _judged(self, wish: Wish) -> Verdict:
-        """Whether a value is to be written; where the device keeps its own, that is valid for this wish too."""
+    def held(self, quantity: Quantity, rows: Iterable[int], snapshot: TelemetrySnapshot) -> Guarded:
+        """What some devices hold of ours, passed through the guards as if it were to go out now."""
+        held_w = np.full(len(self.fleet), np.nan)
+        for row in rows:
+            holding = self.custody.holdings.get((row, quantity))
+            if holding is not None:
+                held_w[row] = holding.held.value_w
+        reversion_s = self.settings.reversion_s + self.settings.reversion_jitter_s
+        return guard(held_w, GuardInput(self.fleet, snapshot, reversion_s, quantity=quantity))
+
+    def _judged(self, wish: Wish, outside: str) -> Verdict:
+        """Whether a value is to be written; where the device keeps its own, that is valid for this wish too.
+
+        What a guard would not let out any more (`outside`) is nobody's to keep: the heartbeat does not refresh it.
+        """
         key, custody = wish.key, self.custody
         if np.isnan(wish.value_w):
             return Verdict.WRITE
         holding = None if key in self.ledger.unheeded else custody.holdings.get(key)
-        verdict = self.thrift.judge(key, wish.value_w, wish.by, holding, holds=key in custody.held)
+        verdict = self.thrift.judge(key, wish.value_w, wish.by or outside, holding, holds=key in custody.held)
         if verdict is Verdict.KEEP and key in custody.holdings:
             custody.holdings[key] = custody.holdings[key].prolonged(wish.valid_until_s)
         return verdict

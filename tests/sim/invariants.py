@@ -315,8 +315,7 @@ class InTime(Check):
 
     def _timers(self, facts: Facts) -> Found:
         found: Found = []
-        # What guards would change is left to the next turn, which writes it where its timer was not armed in time.
-        most_s = facts.dispatch.refresh_every_s + facts.dispatch.interval_s + facts.dispatch.group_s + ERRAND_S
+        most_s = facts.dispatch.refresh_every_s + facts.dispatch.group_s + ERRAND_S
         planned_s = facts.asked_s[-1] if facts.asked_s else -np.inf
         if facts.now_s() - planned_s > facts.dispatch.validity_s:
             return []
