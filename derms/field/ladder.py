@@ -12,6 +12,9 @@ from derms.domain.alarm import Event, Severity
 from derms.domain.presence import BrainTold
 from derms.ports import Clock
 
+SILENT_S = 30.0
+"""Without a sign of a brain that was heard before, after which that is told; it gives one every few seconds."""
+
 
 @dataclass(slots=True)
 class Ladder:
@@ -28,6 +31,7 @@ class Ladder:
     _started_s: float = field(init=False)
     _heard_s: float | None = None
     _told: BrainTold | None = None
+    _silent: bool = False
 
     def __post_init__(self) -> None:
         self._started_s = self.clock.monotonic_s()
@@ -62,7 +66,8 @@ class Ladder:
             forecast_s=age_s(told.forecast_s) if told else up_s,
             model_s=age_s(told.model_s) if told else up_s,
             optimizer_s=age_s(told.optimizer_s) if told else up_s,
-            database_s=age_s(told.database_s) if told else up_s,
+            # A silent brain says nothing of the database; that it is silent is told by itself.
+            database_s=told.database_s if told and math.isfinite(told.database_s) else up_s,
             brain_s=silent_s,
             stopped=self.stopped(),
         )
@@ -75,5 +80,21 @@ class Ladder:
             severity = Severity.INFO if now.rung is Rung.NORMAL else Severity.WARNING
             if now.rung >= Rung.ISOLATED:
                 severity = Severity.ALARM
-            self.on_event(Event(self.clock.utc(), severity, "gateway", f"ladder-{now.rung.word}", now.text))
+            self._event(severity, f"ladder-{now.rung.word}", now.text)
+        self._note_silence()
         return now
+
+    def _note_silence(self) -> None:
+        """An event when a brain that was heard falls silent, and when it is heard again."""
+        silent_s = 0.0 if self._heard_s is None else self.clock.monotonic_s() - self._heard_s
+        if (silent := silent_s > SILENT_S) is self._silent:
+            return
+        self._silent = silent
+        if silent:
+            text = f"the brain has not been heard for {silent_s:.0f} s: its last plan holds until its end"
+            self._event(Severity.WARNING, "brain-silent", text)
+        else:
+            self._event(Severity.INFO, "brain-heard", "the brain is heard again")
+
+    def _event(self, severity: Severity, kind: str, text: str) -> None:
+        self.on_event(Event(self.clock.utc(), severity, "gateway", kind, text))

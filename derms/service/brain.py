@@ -276,7 +276,8 @@ class Brain:
         try:
             await self.gateway.drain(self._store)
         finally:
-            await self._run(self._store.flush)
+            # Not on the thread of the engine: a plan there is no reason to think the database away.
+            await asyncio.get_running_loop().run_in_executor(None, self._store.flush)
             self._came_to("database")
 
     def _came_to(self, what: str) -> None:

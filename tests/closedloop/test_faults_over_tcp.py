@@ -171,9 +171,8 @@ def _each_of_the_four_is_reported_once(story: Story) -> None:
     assert Counter(event.source for event in lost) == dict.fromkeys(FAILING, 1)
     assert Counter(event.source for event in back) == dict.fromkeys(FAILING, 1)
     assert {event.kind for event in lost if event.source == "bat14"} == {"values-suspect"}
-    # Estimates and plans take real time, of which a second is minutes here: the ladder may find them late.
-    alarmed = [event for event in story.service.events if event.severity != "info" and "ladder" not in event.kind]
-    assert {event.source for event in alarmed} == {*FAILING, "brain"}, alarmed
+    alarmed = {event.source for event in story.service.events if event.severity != "info"}
+    assert alarmed == {*FAILING, "brain"}
     feeder = [str(event.severity) for event in _events(story, "feeder-state")]
     assert (feeder[0], feeder[-1]) == ("warning", "info")  # not known whole while they fail, known whole in the end
 
