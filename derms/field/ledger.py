@@ -21,7 +21,6 @@ from derms.domain.dispatch import (
     Applied,
     Clamped,
     Command,
-    CommandRecord,
     Expired,
     Failed,
     NotFollowing,
@@ -119,7 +118,6 @@ class Ledger:
     journal: Journal
     clock: Clock
     settings: DispatchSettings
-    on_outcome: Callable[[CommandRecord], None]
     on_event: Callable[[Event], None]
     counts: CommandCounts = field(default_factory=CommandCounts)
     unheeded: set[Key] = field(default_factory=set)
@@ -238,19 +236,6 @@ class Ledger:
         name, now = type(outcome).__name__, self.clock.utc()
         self.journal.outcome(now, self.clock.monotonic_s(), pending.seq, outcome)
         self.counts.outcomes[name] = self.counts.outcomes.get(name, 0) + 1
-        self.on_outcome(
-            CommandRecord(
-                pending.seq,
-                pending.at,
-                device_id,
-                command.quantity,
-                pending.plan_id,
-                pending.wanted_w,
-                command.value_w,
-                outcome,
-                now,
-            )
-        )
         if not isinstance(outcome, GOOD_OUTCOMES):
             value = f"{WORDS[command.quantity]} {pending.wanted_w / 1e3:.2f} kW"
             text = f"{device_id}: {'release' if command.value_w is None else value}: {_sentence(outcome)}"

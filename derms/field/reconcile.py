@@ -23,8 +23,9 @@ import numpy as np
 from derms.domain.alarm import Event
 from derms.domain.arrays import BoolArray, FloatArray, IntArray
 from derms.domain.der import Fleet
-from derms.domain.dispatch import CommandRecord, Dispatch, Quantity
+from derms.domain.dispatch import Dispatch, Quantity
 from derms.domain.quality import Quality
+from derms.domain.refusal import Reason
 from derms.domain.settings import DispatchSettings
 from derms.domain.telemetry import TelemetrySnapshot
 from derms.field.custody import Custody
@@ -62,7 +63,6 @@ class Reconciler:
     journal: Journal
     clock: Clock
     settings: DispatchSettings
-    on_outcome: Callable[[CommandRecord], None]
     on_event: Callable[[Event], None]
     orders: Orders
     ledger: Ledger = field(init=False)
@@ -86,7 +86,7 @@ class Reconciler:
 
     def __post_init__(self) -> None:
         fleet, clock, settings = self.fleet, self.clock, self.settings
-        self.ledger = Ledger(fleet, self.journal, clock, settings, self.on_outcome, self.on_event)
+        self.ledger = Ledger(fleet, self.journal, clock, settings, self.on_event)
         self.custody = Custody(fleet, clock, settings.corrections_per_h, self.on_event)
         self.thrift = Thrift(fleet, clock, settings, self.on_event, self.journal.tally())
         self.writer = Writer(fleet, self.drivers, clock, self.ledger, self.custody, self.thrift, self.on_event)
@@ -125,9 +125,9 @@ class Reconciler:
         """Devices that are left to another master for now."""
         return [self.fleet.devices[row].id for row in sorted(self.custody.handed_over)]
 
-    def adopt(self, dispatch: Dispatch) -> None:
-        """Take a newer dispatch; it goes out group by group, where modes and tags let it."""
-        self.wishes.adopt(dispatch)
+    def adopt(self, dispatch: Dispatch) -> tuple[Reason, ...]:
+        """Take a newer dispatch; it goes out group by group, where modes and tags let it. Or why it is refused."""
+        return self.wishes.adopt(dispatch)
 
     def hasten(self, rows: BoolArray) -> None:
         """Have some devices, shape (n,), take their turn now: a person waits, or a guard minds what they hold."""

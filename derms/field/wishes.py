@@ -5,7 +5,7 @@ it is worth a write. Devices whose control has ended are restored to their defau
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -86,11 +86,8 @@ class Wishes:
         self.pace = Pace(self.fleet, self.settings)
         self.restorer = Restorer(self.fleet, self.pace.ramp_w_per_min)
 
-    def adopt(self, dispatch: Dispatch) -> None:
+    def adopt(self, dispatch: Dispatch) -> tuple[Reason, ...]:
         """Take a newer dispatch; one that nobody could follow is refused, and the one before goes on until its end."""
-        if dispatch.valid_until_s <= self.orders.clock.monotonic_s():
-            return
-        dispatch = _finite(dispatch, len(self.fleet))
         reasons = faults(dispatch, len(self.fleet), self.orders.clock.monotonic_s(), self.settings.validity_s)
         if not reasons:
             self.plans.adopt(dispatch)
@@ -98,6 +95,7 @@ class Wishes:
             self._refused = dispatch.plan_id
             text = f"plan {dispatch.plan_id} is refused: {'; '.join(reason.text for reason in reasons)}"
             self._event(Severity.ALARM, "plan-refused", text)
+        return reasons
 
     def approve(self, plan_id: int, author: str) -> Refused | None:
         """Let the plan that is offered go out where the mode is ADVISE."""
@@ -274,12 +272,3 @@ class Wishes:
 
     def _event(self, severity: Severity, kind: str, text: str) -> None:
         self.on_event(Event(self.orders.clock.utc(), severity, "gateway", kind, text))
-
-
-def _finite(dispatch: Dispatch, count: int) -> Dispatch:
-    """A dispatch without what is not finite: such a value commands nothing, and such a trim trims nothing."""
-    set_w, limit_w = (np.where(np.isinf(values), np.nan, values) for values in (dispatch.p_set_w, dispatch.p_limit_w))
-    trim = dispatch.trim
-    if trim is not None and not (trim.offset_w.shape == (count,) and np.isfinite(trim.offset_w).all()):
-        trim = None
-    return replace(dispatch, p_set_w=set_w, p_limit_w=limit_w, trim=trim)

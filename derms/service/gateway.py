@@ -14,9 +14,10 @@ import numpy as np
 
 from derms.control.modes import ControlMode
 from derms.domain.alarm import Event, Severity
-from derms.domain.dispatch import CommandRecord, Dispatch, Unknown
+from derms.domain.dispatch import Dispatch, Unknown
 from derms.domain.membership import NOWHERE
 from derms.domain.mode import Mode
+from derms.domain.refusal import Reason
 from derms.domain.scope import Places
 from derms.domain.tags import Act
 from derms.domain.telemetry import Identity, TelemetrySnapshot
@@ -100,7 +101,6 @@ class Gateway:
         journal: Journal,
         disk: Disk,
         on_event: Callable[[Event], None],
-        on_outcome: Callable[[CommandRecord], None],
         measure: Measure,
     ) -> None:
         self._mode = site.mode
@@ -136,7 +136,7 @@ class Gateway:
         )
         self.poller.is_polled = lambda row: not self.orders.laid.forbidden[Act.POLL][row]
         self.reconciler = Reconciler(
-            site.fleet, self._sessions, self.poller, journal, clock, site.dispatch, on_outcome, on_event, self.orders
+            site.fleet, self._sessions, self.poller, journal, clock, site.dispatch, on_event, self.orders
         )
         self.reconciler.wishes.certificates = read_certificates(site.storage / CERTIFICATES)
         self.heartbeat = Heartbeat(self.reconciler, on_event)
@@ -192,8 +192,9 @@ class Gateway:
     def identity(self, row: int) -> Identity | None:
         return self.poller.identity(row)
 
-    def adopt(self, dispatch: Dispatch) -> None:
-        self.trimmer.adopt(dispatch)
+    def adopt(self, dispatch: Dispatch) -> tuple[Reason, ...]:
+        """Take a newer dispatch, or why it is refused."""
+        return self.trimmer.adopt(dispatch)
 
     async def trim(self) -> None:
         """Job: trim the dispatch to the net load that is measured."""

@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 
 from derms.control.authority import Fence
-from derms.control.handover import faults
 from derms.control.permissives import with_substitutes
 from derms.domain.alarm import Event, Severity
 from derms.domain.arrays import BoolArray
@@ -128,17 +127,16 @@ class GatewayDesk:
         """Take a dispatch of the brain that leads; one that is older than the latest was superseded on its way."""
         if self._fence is None:
             return Refused((Reason("lead", "no brain leads: ask to lead first"),))
-        dispatch, ticket, now_s = request.dispatch, request.ticket, self._clock.monotonic_s()
-        stale = self._fence.refusal(ticket, now_s)
-        wrong = faults(dispatch, len(self._site.fleet), now_s, self._site.dispatch.validity_s)
-        reasons = wrong if stale is None else (stale, *wrong)
-        if reasons:
-            text = "a dispatch is not taken: " + "; ".join(reason.text for reason in reasons)
-            self._event(Severity.ALARM, "dispatch-refused", text)
-            return Refused(reasons)
+        ticket = request.ticket
+        stale = self._fence.refusal(ticket, self._clock.monotonic_s())
+        if stale is not None:
+            self._event(Severity.ALARM, "dispatch-refused", f"a dispatch is not taken: {stale.text}")
+            return Refused((stale,))
         if ticket.age_key > self._last:
+            reasons = self._gateway.adopt(request.dispatch)
+            if reasons:
+                return Refused(reasons)
             self._last = ticket.age_key
-            self._gateway.adopt(dispatch)
         return Taken()
 
     async def drain(self, request: Drain, author: str) -> Records:

@@ -10,7 +10,6 @@ from contextlib import suppress
 from datetime import timedelta
 
 from derms.domain.alarm import Event, Severity
-from derms.domain.dispatch import CommandRecord
 from derms.domain.mode import Mode
 from derms.errors import JournalError
 from derms.field.ending import end
@@ -76,7 +75,6 @@ class GatewayPart:
             journal=self.journal,
             disk=around.disk,
             on_event=self._event,
-            on_outcome=self._outcome,
             measure=lambda snapshot: measured(self.scada.reading(snapshot)),
         )
         self._silenced = self.gateway.orders.silenced
@@ -149,6 +147,3 @@ class GatewayPart:
         self.events.append(event)
         self.alarms += event.severity is Severity.ALARM
         self._on_event(event)
-
-    def _outcome(self, record: CommandRecord) -> None:
-        """The journal has it already, and the database takes it from there."""

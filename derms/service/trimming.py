@@ -10,6 +10,7 @@ from derms.control.trim import Measured, TrimState, Turns, trimmed
 from derms.domain.alarm import Event, Severity
 from derms.domain.dispatch import Dispatch
 from derms.domain.quality import Quality
+from derms.domain.refusal import Reason
 from derms.domain.scada import NOTHING, PointKind, ScadaReading
 from derms.domain.telemetry import TelemetrySnapshot
 from derms.field.reconcile import Reconciler
@@ -41,10 +42,13 @@ class Trimmer:
         """What is added to the plan's battery power now [W], + = injection."""
         return self._state.trim_w
 
-    def adopt(self, dispatch: Dispatch) -> None:
-        """Take a newer dispatch and hand it on, trimmed."""
-        self._dispatch = dispatch
-        self.trim()
+    def adopt(self, dispatch: Dispatch) -> tuple[Reason, ...]:
+        """Take a newer dispatch and hand it on, trimmed; or why it is refused, and the one before goes on."""
+        reasons = self._reconciler.adopt(dispatch)
+        if not reasons:
+            self._dispatch = dispatch
+            self.trim()
+        return reasons
 
     def trim(self) -> None:
         """Hand the dispatch on with the trim of this moment; nothing once it has expired."""

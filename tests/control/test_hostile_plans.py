@@ -139,11 +139,13 @@ def test_what_is_no_number_no_time_or_of_no_shape_moves_nothing(tmp_path: Path, 
     in_the_field(scenario, tmp_path, devices=DEVICES)
 
 
-def test_a_plan_without_numbers_hands_back_what_the_one_before_it_commanded(tmp_path: Path) -> None:
+def test_a_plan_that_commands_nobody_hands_back_and_one_that_is_none_leaves_the_one_before_it(tmp_path: Path) -> None:
     async def scenario(rig: Rig) -> None:
         await _endure(rig, _dispatch(rig, _even(rig, 0.5)), 75.0)
         assert rig.holding() == {*EMPTY, *FULL, *INVERTERS}
         await _endure(rig, _hostile(rig)["infinite"], 75.0)
+        assert rig.holding() == {*EMPTY, *FULL, *INVERTERS}
+        await _endure(rig, _hostile(rig)["no number"], 75.0)
         assert rig.holding() == set()
 
     in_the_field(scenario, tmp_path, devices=DEVICES)

@@ -1,6 +1,7 @@
 """A gateway's poller and reconciler on a simulated world, in simulated time: what field scenarios are told with."""
 
 import asyncio
+import math
 import os
 import random
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
@@ -15,7 +16,7 @@ from derms.control.modes import ControlMode
 from derms.domain.alarm import Event
 from derms.domain.arrays import FloatArray
 from derms.domain.der import Fleet
-from derms.domain.dispatch import CommandRecord, Dispatch
+from derms.domain.dispatch import CommandRecord, Dispatch, Outcome
 from derms.domain.mode import Mode
 from derms.domain.quality import Quality
 from derms.domain.scope import Places
@@ -64,6 +65,30 @@ class Disk(SystemDisk):
         if self.full:
             raise OSError(28, "No space left on device")
         self.durable_bytes = os.fstat(fd).st_size
+
+
+class HeardJournal(Journal):
+    """A journal that tells who listens of each command with its end."""
+
+    heard: Callable[[CommandRecord], None]
+
+    def outcome(self, at: datetime, now_s: float, seq: int, outcome: Outcome) -> None:
+        intent = self.unfinished[seq]
+        super().outcome(at, now_s, seq, outcome)
+        wanted_w = math.nan if intent.wanted_w is None else intent.wanted_w
+        self.heard(
+            CommandRecord(
+                seq,
+                intent.at,
+                intent.device_id,
+                intent.command.quantity,
+                intent.plan_id,
+                wanted_w,
+                intent.command.value_w,
+                outcome,
+                at,
+            )
+        )
 
 
 @dataclass
@@ -252,10 +277,11 @@ def _rig(
         fleet.devices, clock, OPTIONS, random.Random(1)
     )
     events: list[Event] = []
-    outcomes: list[CommandRecord] = []
     disk, path = Disk(), folder / "commands.journal"
     poller = Poller(fleet, sessions, clock, polling, random.Random(1), events.append)
-    journal = Journal.open(path, disk=disk)
+    journal, outcomes = HeardJournal.open(path, disk=disk), list[CommandRecord]()
+    assert isinstance(journal, HeardJournal)
+    journal.heard = outcomes.append
     feeders = tuple(FEEDER if device.is_dispatched else "" for device in fleet.devices)
     places = Places(tuple(fleet.index), feeders, {})
     if remembers:
@@ -272,7 +298,6 @@ def _rig(
         journal,
         clock,
         dispatch,
-        on_outcome=outcomes.append,
         on_event=events.append,
         orders=orders,
     )

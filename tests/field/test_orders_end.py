@@ -52,7 +52,6 @@ def test_a_value_by_hand_of_before_the_start_does_not_wait_for_its_group(tmp_pat
             Journal.open(tmp_path / "next.journal"),
             old.clock,
             old.settings,
-            old.on_outcome,
             old.on_event,
             rig.orders,
         )

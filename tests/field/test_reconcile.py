@@ -28,7 +28,7 @@ from derms.errors import DeviceRefused
 from derms.field import journal
 from drivers.sunspec.driver import SunSpecDriver
 from hil.server import Fault
-from tests.field.rig import QUICK, Rig, in_the_field
+from tests.field.rig import QUICK, HeardJournal, Rig, in_the_field
 
 FOUR = ("bat01", "bat03", "pv01", "pv04")
 """A battery and an inverter of the newer and of the older models."""
@@ -221,12 +221,13 @@ def test_an_effect_is_judged_by_readings_from_after_the_write_only(tmp_path: Pat
     async def scenario(rig: Rig) -> None:
         judged_by_s: list[float] = []
 
-        def on_outcome(record: CommandRecord) -> None:
+        def heard(record: CommandRecord) -> None:
             if isinstance(record.outcome, Applied):
                 since_write = (rig.clock.utc() - record.at).total_seconds()
                 judged_by_s.append(rig.poller.requested_s(0) - (rig.clock.monotonic_s() - since_write))
 
-        rig.reconciler.ledger.on_outcome = on_outcome
+        assert isinstance(rig.reconciler.journal, HeardJournal)
+        rig.reconciler.journal.heard = heard
         rig.want({"bat01": 0.0})
         await rig.turns(600.0)
         assert len(judged_by_s) >= 2

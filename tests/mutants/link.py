@@ -108,8 +108,8 @@ LINK: tuple[Fault, ...] = (
     Fault(
         "a brain that does not lead any more is followed",
         DESK,
-        "reasons = wrong if stale is None else (stale, *wrong)",
-        "reasons = wrong",
+        "if stale is not None:",
+        "if stale is not None and ticket.token < 0:",
         _ORDER,
     ),
 )

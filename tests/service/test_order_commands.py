@@ -87,9 +87,7 @@ def _gateway(loop: asyncio.AbstractEventLoop, folder: Path) -> tuple[Poller, Rec
     journal = Journal.open(folder / "commands.journal")
     places = Places(("bat0", "pv0"), ("f1", "f1"), {"battery": frozenset({"bat0"})})
     orders = Orders.open(folder / "orders", fleet, places, Mode.AUTO, clock, events.append, fresh=journal.token == 1)
-    reconciler = Reconciler(
-        fleet, sessions, poller, journal, clock, DispatchSettings(), lambda record: None, events.append, orders
-    )
+    reconciler = Reconciler(fleet, sessions, poller, journal, clock, DispatchSettings(), events.append, orders)
     return poller, reconciler, battery, Answering(clock, this_boot(), OrderDesk(orders, reconciler).handlers())
 
 
