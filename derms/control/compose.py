@@ -32,7 +32,7 @@ class PlanTerms:
 
 
 def batteries(fleet: Fleet, snapshot: TelemetrySnapshot, available: BoolArray) -> Devices:
-    """The fleet's batteries as stores that can do the same in all steps."""
+    """The fleet's batteries as stores that can do the same in all steps; their turns are as the fleet has them."""
     rows = np.flatnonzero(fleet.is_battery)
     power_w, energy_wh, able = fleet.p_rated_w[rows], fleet.energy_wh[rows], available[rows]
     return Devices(
@@ -44,6 +44,7 @@ def batteries(fleet: Fleet, snapshot: TelemetrySnapshot, available: BoolArray) -
         stored_max_wh=np.where(able, energy_wh * fleet.soc_max_frac[rows], 0.0),
         efficiency_frac=fleet.efficiency_frac[rows],
         available=able,
+        turn=np.arange(len(rows), dtype=np.float64),
     )
 
 

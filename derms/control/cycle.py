@@ -26,7 +26,7 @@ from derms.optimize.aggregate import VirtualBattery, aggregate
 from derms.optimize.fallback import defaults, rules, shifted
 from derms.optimize.fleet import FleetPlan
 from derms.optimize.portfolio import Devices, Portfolio
-from derms.optimize.share import share
+from derms.optimize.share import Fairness, share
 from derms.optimize.verify import (
     FeederFinding,
     FeederLookAhead,
@@ -63,6 +63,8 @@ class CycleSettings:
     last_good_age_max_s: float
     timezone: ZoneInfo
     terms: PlanTerms
+    fairness: Fairness = Fairness.TIME_TO_GO
+    """Who goes first where devices share what their group is to give."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -359,7 +361,7 @@ def _dispatch(
 ) -> Dispatch:
     """Share the first steps of a plan among devices, with support points at now and at the middle of each step."""
     plan, steps = rung.plan, rung.group_w.shape[1]
-    shares_w = share_steps(rung.group_w, rung.group, given, portfolio, caps)
+    shares_w = share_steps(rung.group_w, rung.group, given, portfolio, caps, settings.fairness)
     limits_w = limit_steps(plan.curtail_w[:steps], given)
     if plan.source is PlanSource.DEFAULTS:
         shares_w, limits_w = np.full_like(shares_w, np.nan), np.full_like(limits_w, np.nan)
@@ -387,7 +389,12 @@ def _restlessness(plan: Plan, dispatch: Dispatch, fleet: Fleet) -> SignChanges:
 
 
 def share_steps(
-    group_w: FloatArray, group: IntArray, given: CycleInput, portfolio: Portfolio, caps: FloatArray
+    group_w: FloatArray,
+    group: IntArray,
+    given: CycleInput,
+    portfolio: Portfolio,
+    caps: FloatArray,
+    fairness: Fairness = Fairness.TIME_TO_GO,
 ) -> FloatArray:
     """Disaggregate powers of groups of batteries [W], shape (groups, steps); `caps` is the share of each rating to use.
 
@@ -395,7 +402,7 @@ def share_steps(
     """
     rows = np.flatnonzero(given.fleet.is_battery)
     devices = _capped(portfolio.devices, caps[rows])
-    power_w = share(group_w, devices, group, portfolio.hours).power_w
+    power_w = share(group_w, devices, group, portfolio.hours, fairness=fairness).power_w
     shares_w = np.full((len(given.fleet), group_w.shape[1]), np.nan)
     shares_w[rows] = np.where(devices.available[:, None], power_w, np.nan)
     return shares_w

@@ -148,6 +148,11 @@ class PlanSettings:
     reserve_up_kw: float = number(0, 0, 1e7, "kW", "further injection that batteries have to be able to give at once")
     reserve_down_kw: float = number(0, 0, 1e7, "kW", "further draw, likewise")
     ramp_kw_per_min: float = number(1e7, 0.001, 1e7, "kW/min", "fastest change of all batteries together")
+    fairness: str = text(
+        "who of like batteries gives first: who lasts longest, all alike, or in the fleet file's order",
+        "time to go",
+        ("time to go", "pro rata", "in order"),
+    )
     # LADWP, large general service A-3A, high-peak hours of June to September, as of 1 October 2009: $9.00.
     peak_price: float = number(9, 0, 1e6, "$/kW", "what a kW of system peak costs, for the prices in explanations")
     weights: PlanWeights = field(default_factory=PlanWeights)

@@ -21,7 +21,7 @@ class Fairness(StrEnum):
     PRO_RATA = "pro rata"
     """All with the same share of what they can."""
     IN_ORDER = "in order"
-    """By the turn of each store: the newest first (last in, first out), or the cheapest."""
+    """By the turn of each store: the newest first (last in, first out), the cheapest, or as a file has them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -44,6 +44,7 @@ from derms.link.asking import Link
 from derms.link.messages import Observed
 from derms.optimize.fleet import FleetPlan, FleetPlanner
 from derms.optimize.portfolio import Desk, Portfolio
+from derms.optimize.share import Fairness
 from derms.ports import Clock
 from derms.scada.topology import as_operated, changes, with_doubt
 from derms.service.config import Site
@@ -101,7 +102,10 @@ class Brain:
         self._pv_rated_w = float(fleet.p_rated_w[fleet.is_pv].sum())
         plan = site.plan
         self._planner = FleetPlanner(
-            plan.weights, scale_w=package.peak_w, shared_steps=shared_steps(plan.hours, SHARED_H)
+            plan.weights,
+            scale_w=package.peak_w,
+            shared_steps=shared_steps(plan.hours, SHARED_H),
+            fairness=Fairness(plan.fairness),
         )
         self._cycle = CycleSettings(
             shared_h=SHARED_H,
@@ -117,6 +121,7 @@ class Brain:
                     ramp_w_per_h=60e3 * plan.ramp_kw_per_min,
                 ),
             ),
+            fairness=Fairness(plan.fairness),
         )
         periods = round(LOOK_BACK_H / plan.period_h)
         self._memory = Observation(fleet, step_s=3600.0 * plan.period_h, steps=periods)

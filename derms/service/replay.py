@@ -104,13 +104,15 @@ def _without(decided: Decided, again: FleetPlan | str) -> Replayed:
 def _setpoints(decided: Decided, plan: FleetPlan) -> tuple[FloatArray, FloatArray] | None:
     """Setpoints of the stores in the shared steps as they are recorded, and as they come of a plan."""
     dispatch, portfolio, rows, caps = decided.dispatch, decided.portfolio, decided.store_rows, decided.caps
-    if dispatch is None or portfolio is None or rows is None or caps is None:
+    state = decided.planner_state
+    if dispatch is None or portfolio is None or rows is None or caps is None or state is None:
         return None
     cap = caps[rows, None]
     devices = portfolio.devices
     devices = replace(devices, charge_max_w=devices.charge_max_w * cap, discharge_max_w=devices.discharge_max_w * cap)
     steps = plan.shares.power_w.shape[1]
-    power_w = share(plan.solution.injected_w[:, :steps], devices, plan.zones.zone, portfolio.hours).power_w
+    wanted_w = plan.solution.injected_w[:, :steps]
+    power_w = share(wanted_w, devices, plan.zones.zone, portfolio.hours, fairness=state.fairness).power_w
     again_w = np.where(devices.available[:, None], power_w, np.nan)
     return np.ascontiguousarray(dispatch.p_set_w[rows, 1:]), again_w
 

@@ -15,6 +15,7 @@ from derms.errors import NotConverged, PlanError
 from derms.optimize.fleet import FleetPlan
 from derms.optimize.master import Slack
 from derms.optimize.portfolio import Portfolio
+from derms.optimize.share import Fairness
 from derms.optimize.verify import FeederLookAhead
 from tests.control.values import (
     NOON,
@@ -311,6 +312,22 @@ def test_shares_follow_the_energy_that_each_battery_has_left_step_by_step() -> N
     # The nearly empty battery rests until only its help meets the total.
     assert shares_w[0, 0] == pytest.approx(10e3, abs=1.0)
     assert shares_w[1:].sum(axis=0) == pytest.approx([50e3] * 4, abs=1.0)
+
+
+@pytest.mark.parametrize(
+    ("fairness", "expected_w"),
+    [
+        # 15, 35, and 7 points above the reserve, of 100 kWh each.
+        (Fairness.TIME_TO_GO, [5e3, 25e3, 0.0]),
+        (Fairness.PRO_RATA, [10e3, 10e3, 10e3]),
+        (Fairness.IN_ORDER, [25e3, 5e3, 0.0]),
+    ],
+)
+def test_the_operator_chooses_who_goes_first(fairness: Fairness, expected_w: list[float]) -> None:
+    snapshot = snapshot_of([0.0] * COUNT, soc_frac=[0.25, 0.45, 0.17, np.nan, np.nan])
+    settings = replace(SETTINGS, fairness=fairness)
+    dispatch = _decide(_given(snapshot=snapshot), _planning(_first(30e3)), settings=settings).dispatch
+    np.testing.assert_allclose(dispatch.p_set_w[:3, 1], expected_w, atol=10.0)
 
 
 def test_the_next_plan_starts_from_the_last_one_shifted_by_the_time_between() -> None:
