@@ -29,29 +29,9 @@ from derms.service.clock import SystemClock
 from feeders.catalog import load
 from hil.cli import write_files
 from hil.world import World
+from tests.hurried import HURRIED, REVERSION_S
 from tests.kill.fleet import AccountedFleet
 
-INTERVAL_S, REVERSION_S = 10.0, 30.0
-HURRIED = f"""
-[field]
-poll_s = 2
-timeout_s = 1
-stale_after_s = 8
-[dispatch]
-interval_s = {INTERVAL_S:g}
-group_s = 1
-settle_s = 5
-reversion_s = {REVERSION_S:g}
-reversion_jitter_s = 0
-validity_s = 60
-trim_frac = 0
-[plan]
-every_s = 10
-[estimate]
-every_s = 5
-[web]
-port = 0
-"""
 START_S = 120.0
 """For the control room to be at work at first."""
 STATED_S = 60.0

@@ -27,30 +27,11 @@ from drivers.registry import drivers
 from feeders.catalog import load
 from hil.cli import write_files
 from hil.world import World
+from tests.hurried import HURRIED, INTERVAL_S, REVERSION_S
 
 pytestmark = pytest.mark.slow
 
 BIN = Path(sys.executable).parent
-INTERVAL_S, REVERSION_S = 10.0, 30.0
-HURRIED = f"""
-[field]
-poll_s = 2
-timeout_s = 1
-stale_after_s = 8
-[dispatch]
-interval_s = {INTERVAL_S:g}
-group_s = 1
-settle_s = 5
-reversion_s = {REVERSION_S:g}
-reversion_jitter_s = 0
-validity_s = 60
-[plan]
-every_s = 10
-[estimate]
-every_s = 5
-[web]
-port = 0
-"""
 START_S = 60.0
 """Longest wait for a process to be at work, on a busy machine."""
 END_S = STOP_S + 10.0
