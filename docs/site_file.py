@@ -43,6 +43,10 @@ happens when it stops.
 `[scada] history` names a CSV with the columns `time_utc, net_load_kw`: ends of intervals and means over them. Without
 a full day of it the forecast starts from a standard weekday scaled to the feeder's peak.
 
+`[forecast] prices` names a CSV with the columns `from_utc, usd_per_mwh`: what energy costs at the system's margin from
+that time to the next row's, an hour from the last one. It may be negative, may come later, and change. Plans weigh it
+against the peak at `[plan] peak_price`; a step without a price has the mean of the others.
+
 ## The utility's own system
 
 Without a word in `[scada]` the system's net load is that of a meter of the fleet. With `source`, it comes with feeder

@@ -56,6 +56,7 @@ def compose(
     previous_w: FloatArray,
     timezone: ZoneInfo,
     terms: PlanTerms,
+    price: FloatArray | None = None,
 ) -> Portfolio:
     """The portfolio of one feeder and the rest of the system.
 
@@ -65,6 +66,8 @@ def compose(
         Means of system net load over the last periods [W], oldest first, at least three hours of them, shape (k,).
     previous_w : FloatArray
         Battery power of the last plan over the steps of the forecast [W], shape (steps,).
+    price : FloatArray
+        Cost of importing a per-unit hour, in units of the objective, shape (steps,); None where energy costs nothing.
     """
     steps = len(forecast.net_load_w)
     nothing, free = np.zeros(steps), np.full(2, np.inf)
@@ -82,7 +85,7 @@ def compose(
         rows=_no_rows(len(devices), steps),
         past_net_w=past_net_w[-round(3.0 / terms.period_h) :],
         previous_w=np.vstack([previous_w, nothing]),
-        price=nothing,
+        price=nothing if price is None else price,
         desk=terms.desk,
         days=days(forecast, past_net_w, timezone, terms),
     )

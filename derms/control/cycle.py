@@ -80,6 +80,8 @@ class CycleInput:
     """Means of system net load over the last periods [W], oldest first, three hours at least, shape (k,)."""
     der_rows: tuple[int, ...]
     """Row in the fleet of each DER of the feeder model."""
+    price: FloatArray | None = None
+    """Cost of importing a per-unit hour in each step, in units of the objective; None where energy costs nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +189,7 @@ def _portfolio(state: ControlState, given: CycleInput, battery: VirtualBattery, 
         previous_w=previous_w,
         timezone=settings.timezone,
         terms=settings.terms,
+        price=given.price,
     )
 
 

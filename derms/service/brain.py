@@ -50,6 +50,7 @@ from derms.scada.topology import as_operated, changes, with_doubt
 from derms.service.config import Site
 from derms.service.gateway_view import GatewayView
 from derms.service.observation import Observation
+from derms.service.pricing import Pricing
 from derms.service.scada import Past
 from derms.service.sensors import Sensors
 from derms.service.shadowing import Shadowing
@@ -133,6 +134,7 @@ class Brain:
             peak_w=package.peak_w,
             weather=None if site.weather is None else CsvWeather(site.weather),
         )
+        self._pricing = None if site.prices is None else Pricing(site.prices, plan, clock, on_event)
         self._note_history(self._forecaster.remember(clock.utc(), times, net_w))
         self._fitting: Thread | None = None
         self._control = ControlState()
@@ -222,6 +224,7 @@ class Brain:
             forecast=self._forecast(),
             past_net_w=self._memory.past_net_w(now, self.net_load_w),
             der_rows=self._der_rows,
+            price=None if self._pricing is None else self._pricing.price(),
         )
 
         before = self._planner.state()

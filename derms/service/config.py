@@ -5,7 +5,6 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 from types import MappingProxyType
@@ -23,19 +22,19 @@ from derms.errors import ConfigError, Problem
 from derms.field.shards import refuses
 from derms.forecast.weather import read_weather, told
 from derms.ports import DriverInfo, DriverKit
-from derms.service.files import Report, did_you_mean, in_order, parse_number, read_csv, read_text
+from derms.service.files import Report, did_you_mean, in_order, read_csv, read_text
 from derms.service.fleet_columns import describe_columns
 from derms.service.fleet_file import FleetFile, read_fleet
 from derms.service.networks import Networks, read_networks
 from derms.service.point_map import describe_points
 from derms.service.scada_site import ScadaSite, read_scada
+from derms.service.series import read_history, read_prices
 from derms.service.settings import SiteFile, WebTable, describe_keys, read_tables
 
 T = TypeVar("T")
 
 HISTORY_MAX_PEAKS = 100.0
 """Past net load beyond this many times the feeder's peak is another unit."""
-HISTORY_COLUMNS = ["time_utc", "net_load_kw"]
 FEEDERS = ("ieee13", "ieee37", "ieee123")
 """Feeders that come with the product."""
 END_MARK = "\x1f"
@@ -77,6 +76,8 @@ class Site:
     """CSV of past net load, see `read_history`."""
     weather: Path | None
     """CSV of weather forecasts; it need not exist yet."""
+    prices: Path | None
+    """CSV of prices of energy, likewise."""
     scada: ScadaSite
     storage: Path
     """Folder of journal and database; it need not exist yet."""
@@ -121,7 +122,14 @@ def load_site(
     if site["mode"] is not None and refuses(Mode(site["mode"]), values["field"]["processes"]):
         wrong = f'[field] processes = {values["field"]["processes"]:g} with [site] mode = "auto"'
         report.add(file.where("field.processes"), wrong, "give 1: worker processes only observe")
-    weather = None if values["forecast"]["weather"] is None else path.parent / values["forecast"]["weather"]
+    weather, prices = (
+        None if values["forecast"][key] is None else path.parent / values["forecast"][key]
+        for key in ("weather", "prices")
+    )
+    if prices is not None:
+        _priced(file, values)
+        if prices.exists():
+            _collect(report, lambda: read_prices(prices))
     if weather is not None and weather.exists():
         sky = read_weather(weather)
         report.problems += told((*sky.left_out, *sky.doubtful))
@@ -146,6 +154,7 @@ def load_site(
         net_load_id=net_load_id,
         history=history,
         weather=weather,
+        prices=prices,
         scada=utility,
         storage=storage,
         field=FieldSettings(**values["field"]),
@@ -153,14 +162,22 @@ def load_site(
         plan=PlanSettings(**values["plan"], weights=PlanWeights(**values["plan.weights"])),
         estimate=EstimateSettings(**values["estimate"]),
         web=WebTable(**values["web"]),
-        notes=_notes(weather),
+        notes=(*_notes("weather", weather, "the sky is forecast"), *_notes("prices", prices, "plans are made")),
     )
 
 
-def _notes(weather: Path | None) -> tuple[str, ...]:
-    if weather is None or weather.exists():
+def _notes(key: str, path: Path | None, does: str) -> tuple[str, ...]:
+    if path is None or path.exists():
         return ()
-    return (f"[forecast] weather: there is no file '{weather}' yet; the sky is forecast without it until there is",)
+    return (f"[forecast] {key}: there is no file '{path}' yet; {does} without it until there is",)
+
+
+def _priced(file: SiteFile, values: Mapping[str, Mapping[str, float]]) -> None:
+    """Refuse prices of energy where nothing says what they are to be weighed against."""
+    for table, key, worth in (("plan", "peak_price", "a kW of peak"), ("plan.weights", "peak", "the peak")):
+        if values[table][key] == 0.0:
+            wrong = f"[{table}] {key} = 0 with [forecast] prices"
+            file.report.add(file.where(f"{table}.{key}"), wrong, f"give what {worth} is worth beside energy")
 
 
 def _held_reserve(file: SiteFile, plan: Mapping[str, float], fleet: FleetFile) -> None:
@@ -308,44 +325,3 @@ def _implausible_history(path: Path, net_w: FloatArray, peak_w: float) -> list[P
     wrong = f"{first_kw:g} kW for a feeder whose peak is {peak_w / 1e3:.0f} kW ({beyond.size} such rows)"
     right = f"was W meant? {first_kw / 1e3:g} kW"
     return [Problem(str(path), f"row {beyond[0] + 2}, column net_load_kw", wrong, right)]
-
-
-def read_history(path: Path) -> tuple[list[datetime], FloatArray]:
-    """Past net load from a CSV with columns time_utc, net_load_kw.
-
-    Returns the ends of the intervals (UTC, increasing) and their means [W, + = import], shape (n,). Times
-    without offset are UTC. Raises ConfigError with every mistake of the file.
-    """
-    table, report = read_csv(path), Report(str(path))
-    if table.header != HISTORY_COLUMNS:
-        right = "the columns are " + ", ".join(HISTORY_COLUMNS)
-        raise report.error("row 1", "the header is " + ", ".join(table.header), right)
-    times: list[datetime] = []
-    net_load_kw = []
-    for row, cells in table.rows:
-        if len(cells) != len(HISTORY_COLUMNS):
-            report.add(f"row {row}", f"{len(cells)} cells under a header of 2", "give a time and a power")
-            continue
-        at, value = _utc(cells[0]), parse_number(cells[1])
-        if at is None:
-            report.add(f"row {row}, column time_utc", f"'{cells[0]}' is not a time", "write 2026-04-15T13:00:00Z")
-        elif times and at <= times[-1]:
-            report.add(f"row {row}, column time_utc", f"{cells[0]} is not after {times[-1]}", "sort rows by time")
-        else:
-            times.append(at)
-        if value is None:
-            wrong = f"'{cells[1]}' is not a number"
-            report.add(f"row {row}, column net_load_kw", wrong, "give kW, or leave the row out when it is not known")
-        else:
-            net_load_kw.append(value)
-    if report.problems:
-        raise ConfigError(report.problems)
-    return times, np.array(net_load_kw, dtype=np.float64) * 1e3
-
-
-def _utc(text: str) -> datetime | None:
-    try:
-        at = datetime.fromisoformat(text)
-        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None

@@ -19,7 +19,8 @@ from derms.scada.meter import MeterScada
 from derms.scada.publish import Publisher
 from derms.scada.rest import Access, RestOutlet, RestScada
 from derms.scada.source import LinkedScada
-from derms.service.config import Site, read_history
+from derms.service.config import Site
+from derms.service.series import read_history
 
 Past = tuple[Sequence[datetime], FloatArray]
 """Ends of intervals (UTC) and mean net load over them [W]."""

@@ -75,6 +75,7 @@ class ForecastTable:
     """[forecast]: what is known of the coming hours from elsewhere."""
 
     weather: str | None = text("path of a CSV with made_at_utc, time_utc, and cloud_index or ghi_w_per_m2", None)
+    prices: str | None = text("path of a CSV with from_utc, usd_per_mwh: what energy costs, from then on", None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,9 +10,10 @@ from derms.control.compose import LOOK_BACK_H, PlanTerms, batteries, compose, da
 from derms.domain.arrays import FloatArray
 from derms.domain.forecast import Forecast
 from derms.domain.plan import PlanSource, even_steps
-from derms.domain.settings import PlanSettings
+from derms.domain.settings import PlanSettings, PlanWeights
 from derms.optimize.aggregate import VirtualBattery
 from derms.optimize.fallback import defaults
+from derms.optimize.fleet import FleetPlanner
 from derms.optimize.portfolio import Desk, Portfolio
 from tests.control.values import TERMS, ZONE, fleet_of, forecast_of, snapshot_of
 
@@ -89,6 +90,18 @@ def test_a_battery_that_may_not_be_commanded_has_nothing_and_does_not_spoil_the_
     np.testing.assert_array_equal(given.devices.available, [True, False, True])
     np.testing.assert_array_equal(given.devices.stored_wh, [50e3, 0.0, 50e3])
     assert len(given.past_net_w) == 12
+
+
+def test_batteries_charge_where_energy_is_cheap_and_give_it_back_where_it_is_dear() -> None:
+    forecast = _forecast(2026, 4, 15, 12)
+    hour = np.cumsum(HOURS)
+    # For a kWh half of what a kW of peak costs, five hours on and off: the higher peak is worth it.
+    price = np.where((hour % 10.0) <= 5.0, -0.5, 0.5)
+    given = replace(_portfolio(forecast), price=price)
+    assert not _portfolio(forecast).price.any()
+    planned_w = FleetPlanner(PlanWeights(), scale_w=3e6, shared_steps=12).plan(given).solution.injected_w.sum(axis=0)
+    assert planned_w[price < 0.0].mean() < -1e3
+    assert planned_w[price > 0.0].mean() > 1e3
 
 
 def test_a_plan_told_in_even_steps_has_the_same_energy() -> None:

@@ -1,9 +1,7 @@
 """Site and fleet files: what is right is read whole, what is wrong is named with place and remedy."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from derms.domain.der import DeviceKind
@@ -12,7 +10,7 @@ from derms.domain.mode import Mode
 from derms.domain.settings import FieldSettings, PlanSettings
 from derms.errors import ConfigError, Problem
 from derms.ports import DriverInfo
-from derms.service.config import Site, describe, load_site, read_history
+from derms.service.config import Site, describe, load_site
 
 SITE = """\
 [site]
@@ -410,30 +408,6 @@ def test_a_missing_site_file_is_a_mistake_too(tmp_path: Path) -> None:
         load_site(tmp_path / "none.toml", drivers={}, feeder=toy_feeder)
 
 
-def test_history_is_read_in_watts_and_utc(tmp_path: Path) -> None:
-    path = tmp_path / "past.csv"
-    path.write_text("time_utc,net_load_kw\n2026-04-14T00:15:00Z,812.5\n2026-04-14T00:30:00,-3\n")
-    times, net_load_w = read_history(path)
-    assert times == [datetime(2026, 4, 14, 0, 15, tzinfo=UTC), datetime(2026, 4, 14, 0, 30, tzinfo=UTC)]
-    np.testing.assert_array_equal(net_load_w, [812.5e3, -3e3])
-
-
-def test_every_mistake_of_a_history_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "past.csv"
-    path.write_text("time_utc,net_load_kw\nyesterday,1\n2026-04-14T00:15Z,\n2026-04-14T00:15Z,2\n2026-04-15T00:00Z\n")
-    with pytest.raises(ConfigError) as caught:
-        read_history(path)
-    assert [problem.where for problem in caught.value.problems] == [
-        "row 2, column time_utc",
-        "row 3, column net_load_kw",
-        "row 4, column time_utc",
-        "row 5",
-    ]
-    path.write_text("time,kw\n")
-    with pytest.raises(ConfigError, match="the header is time, kw; the columns are time_utc, net_load_kw"):
-        read_history(path)
-
-
 def test_the_reference_describes_every_key_and_column() -> None:
     text = describe()
     assert "| `poll_s` | `10` | 1 to 3600 | s | time between two polls of a device |" in text
@@ -448,6 +422,19 @@ def test_a_weather_forecast_is_read_from_beside_the_site_file_and_need_not_be_th
     header, row = "made_at_utc,time_utc,cloud_index", "2026-04-15T12:00Z,2026-04-15T13:00Z,0.5"
     (tmp_path / "sky.csv").write_text(f"{header}\n{row}\n")
     assert load(tmp_path, SITE + '[forecast]\nweather = "sky.csv"\n').notes == ()
+
+
+def test_prices_are_read_from_beside_the_site_file_and_weighed_against_a_peak_that_costs_something(
+    tmp_path: Path,
+) -> None:
+    text = SITE + '[forecast]\nprices = "prices.csv"\n'
+    assert load(tmp_path, text).notes[0].startswith(f"[forecast] prices: there is no file '{tmp_path}/prices.csv' yet")
+    (tmp_path / "prices.csv").write_text("from_utc,usd_per_mwh\n2026-04-14T00:00Z,-12.5\n2026-04-14T01:00Z,1e9\n")
+    found = mistakes(tmp_path, text + "[plan]\npeak_price = 0\n")
+    assert [wrong for _, wrong, _ in found] == [
+        "[plan] peak_price = 0 with [forecast] prices",
+        "1e+09 is more than energy can cost",
+    ]
 
 
 def test_every_mistake_of_a_weather_forecast_is_named_beside_those_of_the_other_files(tmp_path: Path) -> None:

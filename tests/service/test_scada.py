@@ -8,7 +8,7 @@ import pytest
 
 from derms.domain.quality import Quality
 from derms.scada.meter import MeterScada
-from derms.service.config import read_history
+from derms.service.series import read_history
 from tests.control.values import snapshot_of
 
 NO_PAST: tuple[list[datetime], np.ndarray[tuple[int], np.dtype[np.float64]]] = ([], np.zeros(0))
