@@ -28,6 +28,10 @@ class PlanTerms:
     period_h: float = 0.25
     peak_floor_w: float = 0.0
     """Net load below which no peak counts."""
+    import_max_w: float = np.inf
+    """Greatest power into the feeder at its head."""
+    export_max_w: float = np.inf
+    """Greatest power out of it."""
     desk: Desk
 
 
@@ -70,7 +74,7 @@ def compose(
         Cost of importing a per-unit hour, in units of the objective, shape (steps,); None where energy costs nothing.
     """
     steps = len(forecast.net_load_w)
-    nothing, free = np.zeros(steps), np.full(2, np.inf)
+    nothing = np.zeros(steps)
     return Portfolio(
         hours=forecast.hours,
         period_h=terms.period_h,
@@ -78,9 +82,9 @@ def compose(
         feeders=Feeders(
             net_load_w=np.vstack([forecast.feeder_w, forecast.net_load_w - forecast.feeder_w]),
             pv_w=np.vstack([np.maximum(forecast.pv_w, 0.0), nothing]),
-            low_w=-free,
-            high_w=free,
-            rank=np.full(2, Rank.NOT_WORSE.value),
+            low_w=np.array([-terms.export_max_w, -np.inf]),
+            high_w=np.array([terms.import_max_w, np.inf]),
+            rank=np.full(2, Rank.HARD.value),
         ),
         rows=_no_rows(len(devices), steps),
         past_net_w=past_net_w[-round(3.0 / terms.period_h) :],

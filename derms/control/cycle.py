@@ -34,7 +34,7 @@ from derms.optimize.verify import (
     check_numbers,
     eased,
 )
-from derms.optimize.verify_fleet import check_shares
+from derms.optimize.verify_fleet import check_feeder_power, check_shares
 
 CURTAIL_MIN_FRAC = 0.01
 """Held-back PV under this share of what is available is solver noise: nobody is limited for it."""
@@ -251,6 +251,10 @@ def _wrong(rung: _Rung, portfolio: Portfolio, battery: VirtualBattery, forecast:
     """What the verifiers say of a plan's own numbers."""
     wrong = check_numbers(rung.plan, battery, forecast.pv_w, forecast.net_load_w)
     found = rung.fleet_plan
+    if found is None and not wrong:
+        # Steps to come are looked at again before they are shared out.
+        shared = rung.group_w.shape[1]
+        wrong = check_feeder_power(portfolio, rung.plan.battery_w[:shared], rung.plan.curtail_w[:shared])
     if found is not None and not wrong:
         named = {slack.limit for slack in found.gave_way}
         wrong = check_shares(

@@ -137,6 +137,10 @@ class PlanWeights:
     terminal: float = number(1, 0, 1e6, "", "worth of energy left at the end of the horizon")
 
 
+UNLIMITED = 1e7
+"""A limit of power that is none [kW]."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlanSettings:
     """[plan]: the receding horizon."""
@@ -145,6 +149,8 @@ class PlanSettings:
     step_min: float = number(15, 15, 60, "min", "length of a step after the first hour: 15, 30 or 60")
     every_s: float = number(300, 10, 3600, "s", "time between two plans")
     peak_floor_kw: float = number(0, 0, 1e7, "kW", "net load below which no peak counts: this season's highest so far")
+    import_max_kw: float = number(UNLIMITED, 0, UNLIMITED, "kW", "greatest power into the feeder: its thermal limit")
+    export_max_kw: float = number(UNLIMITED, 0, UNLIMITED, "kW", "greatest power out of the feeder: reverse power")
     reserve_up_kw: float = number(0, 0, 1e7, "kW", "further injection that batteries have to be able to give at once")
     reserve_down_kw: float = number(0, 0, 1e7, "kW", "further draw, likewise")
     ramp_kw_per_min: float = number(1e7, 0.001, 1e7, "kW/min", "fastest change of all batteries together")
@@ -162,6 +168,12 @@ class PlanSettings:
         """Length of each step [h]: five minutes in the first hour, then `step_min`."""
         fine, step_h = 1.0 / 12.0, self.step_min / 60.0
         return np.concatenate([np.full(12, fine), np.full(round((self.horizon_h - 1.0) / step_h), step_h)])
+
+    @property
+    def head_limits_w(self) -> tuple[float, float]:
+        """Greatest power into the feeder and out of it [W], infinite where nobody limits it."""
+        into_kw, out_kw = (math.inf if most >= UNLIMITED else most for most in (self.import_max_kw, self.export_max_kw))
+        return 1e3 * into_kw, 1e3 * out_kw
 
     @property
     def period_h(self) -> float:

@@ -271,12 +271,17 @@ def _disagreement(given: Portfolio, plan: FleetPlan) -> tuple[IntArray, FloatArr
     feeders, rows = given.feeders, given.rows
     flow_w, value, moved = _values(given, plan)
     low, high = ranked(feeders.low_w, feeders.high_w, feeders.net_load_w, feeders.rank)
-    range_w = TOLERANCE_FRAC * (feeders.high_w - feeders.low_w)[:, None]
+    range_w = TOLERANCE_FRAC * _size(feeders.low_w, feeders.high_w)[:, None]
     outside = ((flow_w > high + range_w) | (flow_w < low - range_w)).any(axis=1)
     low, high = ranked(rows.low + rows.margin, rows.high - rows.margin, rows.base, rows.rank)
-    tolerance = np.maximum(TOLERANCE_FRAC * (rows.high - rows.low), np.finfo(np.float64).tiny)[:, None]
+    tolerance = np.maximum(TOLERANCE_FRAC * _size(rows.low, rows.high), np.finfo(np.float64).tiny)[:, None]
     misses = np.maximum(np.maximum(value - high, low - value) - tolerance, 0.0) / tolerance
     return np.flatnonzero(outside), misses, moved
+
+
+def _size(low: FloatArray, high: FloatArray) -> FloatArray:
+    """Of limits, which tolerances are parts of: their range, or that of the one there is, shape (rows,)."""
+    return np.where(np.isfinite(high - low), high - low, np.minimum(np.abs(low), np.abs(high)))
 
 
 def _unfilled(given: Portfolio, plan: FleetPlan) -> BoolArray:
@@ -338,7 +343,7 @@ def _gave_way(given: Portfolio, plan: FleetPlan) -> tuple[Slack, ...]:
     ):
         least, most = np.minimum(low[:, None], base), np.maximum(high[:, None], base)
         added = np.maximum(np.maximum(column - most, least - column), 0.0)
-        steps = (added > TOLERANCE_FRAC * (high - low)[:, None]).sum(axis=1)
+        steps = (added > TOLERANCE_FRAC * _size(low, high)[:, None]).sum(axis=1)
         found += [
             Slack(names[row], int(steps[row]), float(added[row].max()))
             for row in np.flatnonzero(steps)

@@ -54,6 +54,22 @@ def check_shares(
     return wrong + _network_faults(given, power_w, beside_var, held_w[:, : power_w.shape[1]], named)
 
 
+def check_feeder_power(given: Portfolio, battery_w: FloatArray, curtail_w: FloatArray) -> list[str]:
+    """Whether a plan of the first feeder alone, told in sums, takes it beyond its limits, further than without.
+
+    Parameters
+    ----------
+    battery_w, curtail_w : FloatArray
+        Power of its batteries together [W, + = injection], and PV held back, shape (k,), of the first k steps.
+    """
+    feeders, part = given.feeders, np.s_[:1, : len(battery_w)]
+    base_w = feeders.net_load_w[part]
+    worse_w = _worse(base_w - battery_w + curtail_w, base_w, feeders.low_w[:1], feeders.high_w[:1])
+    if not worse_w.any():
+        return []
+    return [f"feeder beyond its limits by {worse_w.max() / 1e3:.1f} kW more than without the plan"]
+
+
 def _network_faults(
     given: Portfolio, power_w: FloatArray, beside_var: FloatArray, held_w: FloatArray, named: Collection[str]
 ) -> list[str]:
@@ -85,4 +101,5 @@ def _worse(value: FloatArray, base: FloatArray, low: FloatArray, high: FloatArra
     low, high = low[:, None], high[:, None]
     outside, before = (np.maximum(np.maximum(column - high, low - column), 0.0) for column in (value, base))
     added = outside - before
-    return np.where(added > LIMIT_TOLERANCE_FRAC * (high - low), added, 0.0)
+    size = np.where(np.isfinite(high - low), high - low, np.minimum(np.abs(high), np.abs(low)))
+    return np.where(added > LIMIT_TOLERANCE_FRAC * size, added, 0.0)

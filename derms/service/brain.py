@@ -116,6 +116,8 @@ class Brain:
             terms=PlanTerms(
                 period_h=plan.period_h,
                 peak_floor_w=1e3 * plan.peak_floor_kw,
+                import_max_w=plan.head_limits_w[0],
+                export_max_w=plan.head_limits_w[1],
                 desk=Desk(
                     reserve_up_w=1e3 * plan.reserve_up_kw,
                     reserve_down_w=1e3 * plan.reserve_down_kw,

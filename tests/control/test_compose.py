@@ -15,6 +15,7 @@ from derms.optimize.aggregate import VirtualBattery
 from derms.optimize.fallback import defaults
 from derms.optimize.fleet import FleetPlanner
 from derms.optimize.portfolio import Desk, Portfolio
+from derms.optimize.verify_fleet import check_shares
 from tests.control.values import TERMS, ZONE, fleet_of, forecast_of, snapshot_of
 
 HOURS = PlanSettings().hours
@@ -90,6 +91,29 @@ def test_a_battery_that_may_not_be_commanded_has_nothing_and_does_not_spoil_the_
     np.testing.assert_array_equal(given.devices.available, [True, False, True])
     np.testing.assert_array_equal(given.devices.stored_wh, [50e3, 0.0, 50e3])
     assert len(given.past_net_w) == 12
+
+
+@pytest.mark.parametrize(("import_max_w", "least_w"), [(np.inf, -50e3), (0.99e6, 10e3)])
+def test_the_limit_of_the_feeder_is_kept_by_its_batteries(import_max_w: float, least_w: float) -> None:
+    forecast = _forecast(2026, 4, 15, 12)
+    terms = replace(TERMS, import_max_w=import_max_w)
+    given = compose(
+        replace(_portfolio(forecast).devices, stored_wh=np.array([90e3, 0.0, 90e3])),
+        # A megawatt for two hours, and half of it after them.
+        replace(forecast, net_load_w=np.where(np.cumsum(HOURS) <= 2.0, 1e6, 5e5)),
+        past_net_w=_past(),
+        previous_w=np.zeros(len(HOURS)),
+        timezone=ZONE,
+        terms=terms,
+    )
+    weights = PlanWeights(peak=0.0, ramp=0.0, ramp_3h=0.0)
+    plan = FleetPlanner(weights, scale_w=3e6, shared_steps=12).plan(given)
+    given_w = plan.shares.power_w.sum(axis=0)
+    assert given_w.min() >= least_w - 10.0
+    assert (given_w.max() < 1e3) == np.isinf(import_max_w)
+    assert check_shares(given, plan.shares.power_w, plan.held_w, plan.promised_w, ()) == []
+    wrong = check_shares(given, plan.shares.power_w - 15e3, plan.held_w, plan.promised_w, ())
+    assert any("feeder 0 beyond" in text for text in wrong) != np.isinf(import_max_w)
 
 
 def test_batteries_charge_where_energy_is_cheap_and_give_it_back_where_it_is_dear() -> None:

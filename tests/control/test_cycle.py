@@ -162,6 +162,16 @@ def test_without_any_good_plan_the_rules_charge_below_the_mean_and_discharge_abo
     assert decision.state.last_good is None
 
 
+def test_below_the_optimizer_a_plan_that_takes_the_feeder_beyond_its_limit_is_refused() -> None:
+    # The rules would charge in the first hour, and let the feeder take 1 MW and what the batteries draw.
+    settings = replace(SETTINGS, terms=replace(TERMS, import_max_w=1.01e6))
+    decision = _decide(_given(), _failing, settings=settings)
+    assert decision.plan.source is PlanSource.DEFAULTS
+    assert "rules: feeder beyond its limits by" in decision.rejected[-1]
+    with_room = replace(SETTINGS, terms=replace(TERMS, import_max_w=1.2e6))
+    assert _decide(_given(), _failing, settings=with_room).plan.source is PlanSource.RULES
+
+
 @pytest.mark.parametrize(
     ("optimizer", "finding"),
     [
