@@ -16,7 +16,7 @@ from derms.control.signs import SignChanges, restlessness
 from derms.control.trim import with_leeway
 from derms.domain.arrays import BoolArray, FloatArray, IntArray
 from derms.domain.der import Fleet
-from derms.domain.dispatch import Dispatch
+from derms.domain.dispatch import Dispatch, Heads
 from derms.domain.forecast import Forecast
 from derms.domain.plan import Plan, PlanSource
 from derms.domain.strain import Strain
@@ -160,7 +160,7 @@ def decide(
         dispatch, caps = fitting
         plan = _as_shared(plan, dispatch, battery)
         if plan.source is not PlanSource.DEFAULTS:
-            dispatch = with_leeway(dispatch, plan, given.fleet.p_rated_w * caps)
+            dispatch = with_leeway(dispatch, plan, given.fleet.p_rated_w * caps, _heads(given.fleet, portfolio))
         good = plan if plan.source is PlanSource.OPTIMIZER else state.last_good
         after = ControlState(plan_id=plan_id, last_good=good, previous=plan)
         lost = "" if control_lost is None else _Feeder(given, look_ahead).contingency(dispatch, control_lost)
@@ -297,6 +297,14 @@ def _fitting(
         caps[ders] = eased(caps[ders], given.fleet.p_rated_w[ders], powers_w, findings)
     wrong.extend(finding.text for finding in findings)
     return None
+
+
+def _heads(fleet: Fleet, portfolio: Portfolio) -> Heads | None:
+    """Limits of the one feeder, on which all DER are."""
+    low_w, high_w = portfolio.feeders.low_w[:1], portfolio.feeders.high_w[:1]
+    if not np.isfinite([low_w, high_w]).any():
+        return None
+    return Heads(low_w, high_w, np.where(fleet.is_meter, -1, 0))
 
 
 class _Feeder:

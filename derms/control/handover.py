@@ -36,15 +36,15 @@ def faults(dispatch: Dispatch, devices: int, now_s: float, validity_s: float) ->
 
 def _fits(leeway: Leeway, devices: int, steps: tuple[int, ...]) -> bool:
     """Whether expectations are of the shapes of a dispatch, and each device is on a head that is there or on none."""
-    heads_w, feeder = leeway.heads_w, leeway.feeder
-    if (
-        np.shape(leeway.net_load_w) != steps
-        or np.shape(leeway.most_w) != (devices,)
-        or (heads_w is None) != (feeder is None)
-    ):
+    heads = leeway.heads
+    if np.shape(leeway.net_load_w) != steps or np.shape(leeway.most_w) != (devices,):
         return False
-    if heads_w is None or feeder is None:
+    if not np.isfinite(leeway.net_load_w).all() or not np.isfinite(leeway.most_w).all():
+        return False
+    if heads is None:
         return True
-    if np.ndim(heads_w) != 2 or np.shape(heads_w)[1:] != steps or np.shape(feeder) != (devices,):
+    if np.ndim(heads.low_w) != 1 or np.shape(heads.high_w) != np.shape(heads.low_w):
         return False
-    return bool(((feeder >= -1) & (feeder < len(heads_w))).all())
+    if np.shape(heads.feeder) != (devices,) or not (heads.low_w <= heads.high_w).all():
+        return False
+    return bool(((heads.feeder >= -1) & (heads.feeder < len(heads.low_w))).all())

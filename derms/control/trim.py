@@ -22,8 +22,8 @@ The writes are the same in number.
 
 Nothing is trimmed when the plan does not say what it expects, has expired, or the measurement is not good or too old:
 then the dispatch goes on without trim, at once. A value that is exactly as before is not new, as of a meter that is
-frozen: the trim stands still until quality tells. Feeder heads are bounds: where a head already takes more than planned
-its batteries are not made to take more, where it takes less not to give more.
+frozen: the trim stands still until quality tells. Feeder heads are bounds: where a head takes as much as it may, its
+batteries are not made to take more than planned; where it gives as much as it may, not to give more.
 
 Powers in W: batteries + = injection, net load and heads + = import. Times in s on the monotonic clock.
 """
@@ -35,7 +35,7 @@ import numpy as np
 
 from derms.control.guards import PowerBounds
 from derms.domain.arrays import BoolArray, FloatArray
-from derms.domain.dispatch import Dispatch, Leeway, Quantity, Trim
+from derms.domain.dispatch import Dispatch, Heads, Leeway, Quantity, Trim
 from derms.domain.plan import Plan
 from derms.domain.quality import Quality
 from derms.domain.settings import DispatchSettings
@@ -94,7 +94,7 @@ class Turns:
     """Devices that have a turn before the next trim, shape (n,)."""
 
 
-def with_leeway(dispatch: Dispatch, plan: Plan, most_w: FloatArray) -> Dispatch:
+def with_leeway(dispatch: Dispatch, plan: Plan, most_w: FloatArray, heads: Heads | None = None) -> Dispatch:
     """A dispatch that says what its plan expects, so that it can be trimmed.
 
     Parameters
@@ -105,12 +105,14 @@ def with_leeway(dispatch: Dispatch, plan: Plan, most_w: FloatArray) -> Dispatch:
         Its net load is what is expected when devices do what the dispatch says.
     most_w : FloatArray
         Greatest battery power either way that the plan may use [W], shape (n,).
+    heads : Heads
+        Limits of the feeders, None where there are none.
     """
     times_s, means_w = dispatch.times_s, plan.net_load_w[: len(dispatch.times_s) - 1]
     # The line through the first two means, taken back to the start of the step.
     slope = (means_w[1] - means_w[0]) / (times_s[2] - times_s[1]) if len(means_w) > 1 else 0.0
     first_w = means_w[0] - slope * (times_s[1] - times_s[0])
-    return replace(dispatch, leeway=Leeway(np.concatenate([[first_w], means_w]), most_w))
+    return replace(dispatch, leeway=Leeway(np.concatenate([[first_w], means_w]), most_w, heads))
 
 
 def trimmed(
@@ -149,18 +151,18 @@ def trimmed(
     bounds = bounds.narrowed(-leeway.most_w, leeway.most_w)
     held_w = np.where(np.isfinite(planned_w), np.nan_to_num(turns.held_w), 0.0)
     base_w = _possible(planned_w, bounds, held_w)
-    foreseen_w = _expected_w(dispatch, leeway, now_s) + float(base_w.sum())
+    foreseen_w = leeway.expected_w(dispatch.times_s, now_s) + float(base_w.sum())
     before_w = state.trim_w
     if state.plan_id not in (0, dispatch.plan_id):
         then_w = _possible(dispatch.planned_w(Quantity.P_SET, state.at_s), bounds, held_w)
-        before_w += state.foreseen_w - _expected_w(dispatch, leeway, state.at_s) - float(then_w.sum())
+        before_w += state.foreseen_w - leeway.expected_w(dispatch.times_s, state.at_s) - float(then_w.sum())
     need_w = measured.net_load_w + float(held_w.sum()) - foreseen_w
     total_w = before_w
     if measured.net_load_w != state.net_load_w:
         since_s = min(now_s - state.at_s, settings.trim_every_s)
         total_w += _step_w(need_w - before_w, since_s, power_w, settings)
     most_w = settings.trim_frac * power_w
-    narrow = _within_heads(bounds, base_w, dispatch, measured, now_s)
+    narrow = _within_heads(bounds, base_w, dispatch, measured)
     room = _Room.around(base_w, narrow, np.where(np.isfinite(planned_w), REACH_FRAC * leeway.most_w, 0.0))
     total_w = room.clipped(min(max(total_w, -most_w), most_w))
     haste_w = HASTE_FRAC * leeway.most_w
@@ -176,10 +178,6 @@ def _possible(planned_w: FloatArray, bounds: PowerBounds, held_w: FloatArray) ->
     return np.where(np.isfinite(planned_w), possible_w, 0.0)
 
 
-def _expected_w(dispatch: Dispatch, leeway: Leeway, at_s: float) -> float:
-    return float(leeway.expected_w(leeway.net_load_w, dispatch.times_s, at_s))
-
-
 def _step_w(error_w: float, since_s: float, power_w: float, settings: DispatchSettings) -> float:
     """By how much the trim of the fleet moves towards what is needed."""
     band_w = settings.trim_deadband_frac * power_w
@@ -188,16 +186,16 @@ def _step_w(error_w: float, since_s: float, power_w: float, settings: DispatchSe
     return min(max(beyond_w * -math.expm1(-since_s / settings.trim_response_s), -ramp_w), ramp_w)
 
 
-def _within_heads(
-    bounds: PowerBounds, base_w: FloatArray, dispatch: Dispatch, measured: Measured, now_s: float
-) -> PowerBounds:
-    """Bounds that let no battery carry its feeder's head further from what the plan expects of it."""
+def _within_heads(bounds: PowerBounds, base_w: FloatArray, dispatch: Dispatch, measured: Measured) -> PowerBounds:
+    """Bounds that let no battery carry its feeder's head further beyond its limits than the plan does."""
     leeway = dispatch.leeway
-    if leeway is None or leeway.heads_w is None or leeway.feeder is None or not measured.heads_w.size:
+    heads = None if leeway is None else leeway.heads
+    if heads is None or measured.heads_w.shape != heads.low_w.shape:
         return bounds
-    over_w = measured.heads_w - leeway.expected_w(leeway.heads_w, dispatch.times_s, now_s)
-    over_w = np.append(over_w, np.nan)[leeway.feeder]
-    return bounds.narrowed(np.where(over_w > 0.0, base_w, -np.inf), np.where(over_w < 0.0, base_w, np.inf))
+    # Nothing is beyond a limit where no head is, or where it is not known.
+    full, spent = (np.append(at, False) for at in (measured.heads_w >= heads.high_w, measured.heads_w <= heads.low_w))
+    full, spent = full[heads.feeder], spent[heads.feeder]
+    return bounds.narrowed(np.where(full, base_w, -np.inf), np.where(spent, base_w, np.inf))
 
 
 @dataclass(frozen=True, slots=True)

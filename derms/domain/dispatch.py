@@ -152,6 +152,18 @@ class CommandRecord:
 
 
 @dataclass(frozen=True)
+class Heads:
+    """Limits of feeders at their heads, + = import."""
+
+    low_w: FloatArray
+    """Least power into each feeder [W], shape (f,)."""
+    high_w: FloatArray
+    """Greatest, likewise."""
+    feeder: IntArray
+    """Row of each device's feeder, -1 for none, shape (n,)."""
+
+
+@dataclass(frozen=True)
 class Leeway:
     """What a plan expects and what the feeder bears, so that its setpoints may be trimmed while it holds."""
 
@@ -159,16 +171,13 @@ class Leeway:
     """Net load of the system at the support points when every device does what it is told [W], + = import, (k,)."""
     most_w: FloatArray
     """Greatest battery power either way that the plan may use [W], eased where the feeder strains, shape (n,)."""
-    heads_w: FloatArray | None = None
-    """Power into each feeder at its head at the support points [W], + = import, shape (f, k); None: not known."""
-    feeder: IntArray | None = None
-    """Row in `heads_w` of each device's feeder, -1 for none, shape (n,)."""
+    heads: Heads | None = None
+    """None where no feeder is limited."""
 
-    def expected_w(self, values: FloatArray, times_s: FloatArray, now_s: float) -> FloatArray:
-        """Expectations now, of shape (k,) or (f, k): on the line between support points [W]."""
+    def expected_w(self, times_s: FloatArray, now_s: float) -> float:
+        """Net load that is expected now, on the line between support points [W]."""
         left, right, share = _between(times_s, now_s)
-        expected: FloatArray = values[..., left] * (1.0 - share) + values[..., right] * share
-        return expected
+        return float(self.net_load_w[left] * (1.0 - share) + self.net_load_w[right] * share)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from derms.domain.packing import Packer
 _TYPES: Mapping[str, tuple[str, ...]] = {
     "derms.control.signs": ("SignChanges",),
     "derms.domain.der": ("Device", "DeviceKind", "Endpoint", "Fleet", "Link", "Transport"),
-    "derms.domain.dispatch": ("Dispatch", "Leeway", "Trim"),
+    "derms.domain.dispatch": ("Dispatch", "Heads", "Leeway", "Trim"),
     "derms.domain.forecast": ("Forecast",),
     "derms.domain.grid": ("GridState", "StateSummary", "SwitchState", "Topology"),
     "derms.domain.plan": ("Plan", "PlanSource"),

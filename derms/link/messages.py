@@ -154,7 +154,7 @@ _OWN: Mapping[str, tuple[str, ...]] = {
     "derms.domain.alarm": ("Event", "Severity"),
     "derms.domain.der": ("Endpoint",),
     "derms.domain.dispatch": (
-        *("Applied", "Clamped", "CommandRecord", "Dispatch", "Expired", "Failed", "Leeway", "NotFollowing"),
+        *("Applied", "Clamped", "CommandRecord", "Dispatch", "Expired", "Failed", "Heads", "Leeway", "NotFollowing"),
         *("Quantity", "Rejected", "Superseded", "Trim", "Unknown"),
     ),
     "derms.domain.grid": ("SwitchState",),

@@ -10,6 +10,7 @@ from contextlib import suppress
 from datetime import timedelta
 
 from derms.domain.alarm import Event, Severity
+from derms.domain.der import DeviceKind
 from derms.domain.mode import Mode
 from derms.errors import JournalError
 from derms.field.ending import end
@@ -25,7 +26,7 @@ from derms.service.order_desk import OrderDesk
 from derms.service.scada import Modbus, Wiring, open_source
 from derms.service.supervisor import Supervisor
 from derms.service.surroundings import Surroundings
-from derms.service.trimming import measured
+from derms.service.trimming import head_meter_w, measured
 from derms.service.watching import watching
 
 FIRST_SCADA = timedelta(seconds=0.5)
@@ -67,6 +68,7 @@ class GatewayPart:
         self.journal = Journal.open(site.storage / JOURNAL, disk=around.disk, origin=origin)
         wiring = Wiring(clock=around.clock, chance=around.chance, on_event=self._event, modbus=modbus_scada)
         self.scada = open_source(site, wiring)
+        head_rows = site.fleet.rows(DeviceKind.HEAD_METER)
         self.gateway = Gateway(
             site,
             drivers=drivers,
@@ -75,7 +77,7 @@ class GatewayPart:
             journal=self.journal,
             disk=around.disk,
             on_event=self._event,
-            measure=lambda snapshot: measured(self.scada.reading(snapshot)),
+            measure=lambda snapshot: measured(self.scada.reading(snapshot), head_meter_w(snapshot, head_rows)),
         )
         self._silenced = self.gateway.orders.silenced
         self.desk = GatewayDesk(

@@ -3,7 +3,10 @@
 The reconciler stays the only writer: it is given the dispatch of the latest plan again, with the trim of the moment.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
 
 from derms.control.guards import GuardInput, allowed
 from derms.control.trim import Measured, TrimState, Turns, trimmed
@@ -18,12 +21,23 @@ from derms.field.reconcile import Reconciler
 Measure = Callable[[TelemetrySnapshot], Measured]
 
 
-def measured(reading: ScadaReading) -> Measured:
-    """Net load as the utility's system or a meter tells it: as good and as new as the worst of its parts."""
+def measured(reading: ScadaReading, head_w: float = math.nan) -> Measured:
+    """Net load as the utility's system or a meter tells it: as good and as new as the worst of its parts.
+
+    The feeder's head is what a meter of ours says [W], else what the utility's system does.
+    """
     parts = [reading.values.get(point.id, NOTHING) for point in reading.points if point.kind is PointKind.NET_LOAD]
     quality = max((part.quality for part in parts), default=Quality.MISSING)
     at_s = min((part.received_s for part in parts), default=NOTHING.received_s)
-    return Measured(reading.net_load_w, quality, at_s)
+    told_w = reading.head(PointKind.HEAD_P)
+    heads_w = np.array([head_w if math.isfinite(head_w) or not told_w else sum(told_w)])
+    return Measured(reading.net_load_w, quality, at_s, heads_w)
+
+
+def head_meter_w(snapshot: TelemetrySnapshot, rows: Sequence[int]) -> float:
+    """Power into the feeder by the first of its meters that is good [W]; NaN where none is."""
+    good = snapshot.good("p_w")
+    return next((float(snapshot.p_w[row]) for row in rows if good[row]), math.nan)
 
 
 class Trimmer:

@@ -169,7 +169,12 @@ def test_below_the_optimizer_a_plan_that_takes_the_feeder_beyond_its_limit_is_re
     assert decision.plan.source is PlanSource.DEFAULTS
     assert "rules: feeder beyond its limits by" in decision.rejected[-1]
     with_room = replace(SETTINGS, terms=replace(TERMS, import_max_w=1.2e6))
-    assert _decide(_given(), _failing, settings=with_room).plan.source is PlanSource.RULES
+    decision = _decide(_given(), _failing, settings=with_room)
+    assert decision.plan.source is PlanSource.RULES
+    assert decision.dispatch.leeway is not None
+    heads = decision.dispatch.leeway.heads
+    assert heads is not None
+    assert (heads.low_w.tolist(), heads.high_w.tolist()) == ([-np.inf], [1.2e6])
 
 
 @pytest.mark.parametrize(

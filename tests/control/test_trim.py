@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from derms.control.guards import PowerBounds
 from derms.control.trim import Measured, TrimState, Turns, trimmed, with_leeway
 from derms.domain.arrays import BoolArray, FloatArray
-from derms.domain.dispatch import Dispatch, Leeway, Quantity
+from derms.domain.dispatch import Dispatch, Heads, Leeway, Quantity
 from derms.domain.plan import Plan, PlanSource
 from derms.domain.quality import Quality
 from derms.domain.settings import DispatchSettings
@@ -297,11 +297,11 @@ def test_batteries_that_the_feeder_does_not_bear_have_no_part_in_the_trim() -> N
 
 
 def test_the_heads_of_feeders_bound_the_trim_of_their_batteries() -> None:
-    """The system takes more than planned; the first feeder gives more than planned already, the second takes more."""
+    """The system takes more than planned; the first feeder gives all that it may already, the second has room."""
     dispatch = plan_of(share=0.0)
     assert dispatch.leeway is not None
     feeder = np.arange(COUNT) % 3 - 1
-    leeway = replace(dispatch.leeway, heads_w=np.full((2, 2), 2e6), feeder=feeder)
+    leeway = replace(dispatch.leeway, heads=Heads(np.array([1.6e6, -np.inf]), np.array([np.inf, 3e6]), feeder))
     measured = Measured(GROSS_W + 3e5, Quality.GOOD, 0.0, np.array([1.5e6, 2.5e6]))
     after, state = trimmed(
         replace(dispatch, leeway=leeway),
@@ -399,5 +399,5 @@ def test_a_dispatch_expects_the_plans_net_load_on_the_line_between_the_middles_o
     )
     leeway = with_leeway(dispatch, plan, np.full(COUNT, RATED_W)).leeway
     assert leeway is not None
-    expected_w = [float(leeway.expected_w(leeway.net_load_w, dispatch.times_s, at_s)) for at_s in (0.0, 150.0, 300.0)]
+    expected_w = [leeway.expected_w(dispatch.times_s, at_s) for at_s in (0.0, 150.0, 300.0)]
     assert expected_w == pytest.approx([0.9e6, 1e6, 1.1e6])

@@ -17,7 +17,7 @@ import pytest
 from derms.control.authority import Ticket
 from derms.domain.arrays import FloatArray
 from derms.domain.der import Fleet
-from derms.domain.dispatch import Dispatch, Leeway, Trim
+from derms.domain.dispatch import Dispatch, Heads, Leeway, Trim
 from derms.domain.refusal import Refused
 from derms.link.inprocess import BOOT, InProcessLink
 from derms.link.messages import Hand, Lead, Led, Taken
@@ -117,6 +117,7 @@ def _spoilt(mad: Madness) -> dict[str, Dispatch]:
     full = mad.dispatch(1.0)
     now_s, count = mad.clock.monotonic_s(), len(mad.fleet)
     leeway = Leeway(np.zeros(2), np.full(count, 1e4))
+    nowhere = Heads(np.zeros(1), np.ones(1), np.full(count, 7))
     return {
         "rows of a smaller fleet": replace(full, p_set_w=full.p_set_w[:3], p_limit_w=full.p_limit_w[:3]),
         "rows of a larger fleet": replace(full, p_set_w=np.vstack([full.p_set_w] * 2)),
@@ -135,7 +136,8 @@ def _spoilt(mad: Madness) -> dict[str, Dispatch]:
         "an end that is none": replace(full, valid_until_s=NAN),
         "leeway of another fleet": replace(full, leeway=replace(leeway, most_w=np.full(count + 1, 1e4))),
         "leeway at other times": replace(full, leeway=replace(leeway, net_load_w=np.zeros(5))),
-        "heads of no feeder": replace(full, leeway=replace(leeway, heads_w=np.zeros((1, 2)), feeder=np.full(count, 7))),
+        "an infinite expectation": replace(full, leeway=replace(leeway, net_load_w=np.full(2, INF))),
+        "heads of no feeder": replace(full, leeway=replace(leeway, heads=nowhere)),
         "trim of another fleet": replace(full, leeway=leeway, trim=Trim(np.zeros(count - 1), now_s + 900.0)),
         "trim that is infinite": replace(full, leeway=leeway, trim=Trim(np.full(count, INF), INF)),
     }

@@ -149,6 +149,10 @@ def test_net_load_in_parts_is_as_good_and_as_new_as_the_worst_of_them() -> None:
     }
     found = measured(ScadaReading(NOON, [*points, head], values))
     assert (found.net_load_w, found.quality, found.at_s) == (3e6, Quality.GOOD, 90.0)
+    assert np.isnan(found.heads_w).all()
+    assert measured(ScadaReading(NOON, [*points, head], values), 4e6).heads_w.tolist() == [4e6]
+    values["h"] = replace(values["h"], quality=Quality.GOOD)
+    assert measured(ScadaReading(NOON, [*points, head], values)).heads_w.tolist() == [5e6]
     values["b"] = replace(values["b"], quality=Quality.SUSPECT)
     assert not measured(ScadaReading(NOON, [*points, head], values)).serves(100.0)
     assert not measured(ScadaReading(NOON, [head], values)).serves(100.0)
