@@ -4,7 +4,7 @@ Rows of the portfolio's devices are the batteries of the fleet, in its order. Th
 nothing that could be moved: it is there because peak and ramp are those of the whole.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -13,6 +13,7 @@ from scipy.sparse import csr_array
 
 from derms.domain.arrays import BoolArray, FloatArray, IntArray
 from derms.domain.der import Fleet
+from derms.domain.desk import DeskOrder
 from derms.domain.forecast import Forecast
 from derms.domain.telemetry import TelemetrySnapshot
 from derms.optimize.portfolio import Days, Desk, Devices, Feeders, Portfolio, Rank, Rows
@@ -33,6 +34,15 @@ class PlanTerms:
     export_max_w: float = np.inf
     """Greatest power out of it."""
     desk: Desk
+
+
+def asked(terms: PlanTerms, order: DeskOrder | None, now_s: float, least_h: float) -> PlanTerms:
+    """The terms with what the dispatcher asks of the feeder, for the time that is left of it; a step at least."""
+    if order is None:
+        return terms
+    hold_w = {} if order.power_w is None else {0: order.power_w}
+    hold_h = max((order.until_s - now_s) / 3600.0, least_h)
+    return replace(terms, desk=replace(terms.desk, hold_w=hold_w, hold_h=hold_h, emergency=order.power_w is None))
 
 
 def batteries(fleet: Fleet, snapshot: TelemetrySnapshot, available: BoolArray) -> Devices:

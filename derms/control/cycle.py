@@ -160,7 +160,8 @@ def decide(
         dispatch, caps = fitting
         plan = _as_shared(plan, dispatch, battery)
         if plan.source is not PlanSource.DEFAULTS:
-            dispatch = with_leeway(dispatch, plan, given.fleet.p_rated_w * caps, _heads(given.fleet, portfolio))
+            asked, most_w = bool(portfolio.desk.hold_w) or portfolio.desk.emergency, given.fleet.p_rated_w * caps
+            dispatch = with_leeway(dispatch, plan, most_w, _heads(given.fleet, portfolio), holds=asked)
         good = plan if plan.source is PlanSource.OPTIMIZER else state.last_good
         after = ControlState(plan_id=plan_id, last_good=good, previous=plan)
         lost = "" if control_lost is None else _Feeder(given, look_ahead).contingency(dispatch, control_lost)

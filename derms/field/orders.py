@@ -6,6 +6,7 @@ later; that they cannot be is told. Every change is an event.
 """
 
 import asyncio
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,7 @@ from derms.control.stopping import How
 from derms.domain.alarm import Event, Severity
 from derms.domain.arrays import BoolArray
 from derms.domain.der import Fleet
+from derms.domain.desk import DeskOrder, Headroom
 from derms.domain.membership import NOWHERE
 from derms.domain.mode import Mode
 from derms.domain.refusal import Reason, Refused
@@ -58,10 +60,12 @@ class Draft:
     severity: Severity
 
 
-def _without_hand(kept: Kept, rows: BoolArray) -> Kept:
-    """What is kept, without values that people have set for some rows, shape (n,)."""
-    claims = Claims({claim.key: claim for claim in kept.claims}).yielded(Rank.OPERATOR, rows)
-    return replace(kept, claims=tuple(claim for claim in claims.by_key.values() if len(claim.rows)))
+def _without_hand(kept: Kept, places: Places, scope: Scope) -> Kept:
+    """What is kept, without values that people have set in a scope; nor what is asked of a feeder that is all in it."""
+    claims = Claims({claim.key: claim for claim in kept.claims}).yielded(Rank.OPERATOR, places.under(scope))
+    desk, over = kept.desk, (Scope(Level.FEEDER, kept.desk.feeder) if kept.desk else None, EVERYTHING)
+    left = tuple(claim for claim in claims.by_key.values() if len(claim.rows))
+    return replace(kept, claims=left, desk=None if scope in over else desk)
 
 
 @dataclass
@@ -79,6 +83,10 @@ class Orders:
     selections: Selections = field(default_factory=Selections)
     scorecards: dict[Scope, Scorecard] = field(default_factory=dict)
     """What was shown of feeders, as the brain last told it."""
+    headroom: Headroom | None = None
+    """What the fleet could do beside the latest plan, as the brain last told it."""
+    planned_s: float = math.nan
+    """When that plan was made."""
     topology: str = ""
     """Why it is in doubt how the feeder is switched."""
     model: str = ""
@@ -154,6 +162,12 @@ class Orders:
         return self.kept.board
 
     @property
+    def desk(self) -> DeskOrder | None:
+        """What the dispatcher asks of the fleet now."""
+        order = self.kept.desk
+        return order if order is not None and self.clock.monotonic_s() < order.until_s else None
+
+    @property
     def latches(self) -> tuple[Latch, ...]:
         return self.kept.latches
 
@@ -188,7 +202,7 @@ class Orders:
             return Refused((Reason("request", str(error)),))
         tag, kept = board.tags[-1], replace(self.kept, board=board)
         if Act.MANUAL in FORBIDS[kind]:
-            kept = _without_hand(kept, self.places.under(scope))
+            kept = _without_hand(kept, self.places, scope)
         return self._change(kept, "tag-hung", str(tag), author) or tag
 
     def take_off(self, number: int, author: str) -> Tag | Refused:
@@ -280,7 +294,7 @@ class Orders:
 
         def step(kept: Kept) -> Kept:
             latched = replace(kept, latches=(*kept.latches, latch), last_latch=number)
-            return _without_hand(latched, self.places.under(scope))
+            return _without_hand(latched, self.places, scope)
 
         self._hold(step, "stop-latched", f"stop {number} ({how}, {scope}) is latched", author, Severity.ALARM)
         return latch
@@ -353,6 +367,21 @@ class Orders:
         device = self.places.devices[substitute.row]
         text = f"{substitute.column} of {device} is taken to be {substitute.value:g}: {substitute.text}"
         return self._change(kept, "substituted", text, substitute.author, Severity.WARNING) or substitute
+
+    # The dispatcher's desk
+
+    def ask(self, order: DeskOrder, hold_s: float) -> DeskOrder | Refused:
+        """Ask something of the fleet, in the place of what was asked before."""
+        kept, text = replace(self.kept, desk=order), f"{order} for {hold_s:.0f} s"
+        return self._change(kept, "desk-asks", text, order.author, Severity.WARNING) or order
+
+    def return_to_schedule(self, author: str) -> DeskOrder | Refused:
+        """Ask nothing any more."""
+        order = self.desk
+        if order is None:
+            return Refused((Reason("request", "nothing is asked of the fleet: it follows the schedule"),))
+        kept, text = replace(self.kept, desk=None), f"returned to schedule: {order}"
+        return self._change(kept, "desk-returns", text, author, Severity.WARNING) or order
 
     # Keeping
 

@@ -15,6 +15,7 @@ from derms.control.authority import Claim, Locks
 from derms.control.latch import Latch
 from derms.control.modes import Area, ControlMode
 from derms.control.permissives import Substitute
+from derms.domain.desk import DeskOrder
 from derms.domain.packing import Packer
 from derms.domain.tags import Board
 from derms.errors import RecordError
@@ -38,6 +39,8 @@ class Kept:
     """Number of the latest stop, whether it still holds or not."""
     claims: tuple[Claim, ...] = ()
     substitutes: tuple[Substitute, ...] = ()
+    desk: DeskOrder | None = None
+    """What the dispatcher asked for last, whether it has ended or not."""
     seq: int = 0
     """Number of the latest command by hand."""
 
@@ -58,6 +61,7 @@ class Kept:
             latches=tuple(_latch_later(latch, by_s) for latch in self.latches),
             claims=tuple(claims),
             substitutes=tuple(replace(it, until_s=it.until_s + by_s) for it in self.substitutes),
+            desk=None if self.desk is None else replace(self.desk, until_s=self.desk.until_s + by_s),
         )
 
 
@@ -97,6 +101,7 @@ _PACKER = Packer(
         "derms.control.modes": ("Area", "ControlMode"),
         "derms.control.permissives": ("Substitute",),
         "derms.control.stopping": ("How",),
+        "derms.domain.desk": ("DeskOrder",),
         "derms.domain.dispatch": ("Quantity",),
         "derms.domain.scope": ("Level", "Scope"),
         "derms.domain.tags": ("Board", "Tag", "TagKind"),

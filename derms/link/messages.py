@@ -4,12 +4,14 @@ A message needs nothing that was said before it, may arrive twice, says its vers
 expired; so a broker could carry it as well. Times in s are of the monotonic clock of the machine named in the stamp.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from derms.control.authority import Ticket
 from derms.control.modes import ControlMode, Scorecard
 from derms.domain.arrays import BoolArray
+from derms.domain.desk import DeskOrder, Headroom
 from derms.domain.dispatch import Dispatch
 from derms.domain.packing import Packer
 from derms.domain.presence import BrainTold
@@ -17,7 +19,7 @@ from derms.domain.records import Position
 from derms.domain.scada import ScadaReading
 from derms.domain.scope import Scope
 from derms.domain.telemetry import TelemetrySnapshot
-from derms.link import orders, stops
+from derms.link import desk, orders, stops
 
 VERSION = 1
 
@@ -80,11 +82,18 @@ class Tell:
     told: BrainTold
     scorecards: Mapping[Scope, Scorecard] = field(default_factory=dict)
     """What has been shown of feeders."""
+    headroom: Headroom | None = None
+    """What the fleet could do beside the latest plan; None where that is not the optimizer's."""
+    planned_s: float = math.nan
+    """When that plan was made; NaN before the first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
     """It was."""
+
+    desk: DeskOrder | None
+    """What the dispatcher asks of the fleet now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +201,6 @@ def _joined(*tables: Mapping[str, tuple[str, ...]]) -> Mapping[str, tuple[str, .
     return {module: tuple(sorted({name for table in tables for name in table.get(module, ())})) for module in modules}
 
 
-TYPES = _joined(_OWN, orders.TYPES, stops.TYPES)
+TYPES = _joined(_OWN, desk.TYPES, orders.TYPES, stops.TYPES)
 """All that may travel, by module."""
 PACKER = Packer(TYPES, compression=1)

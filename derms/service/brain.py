@@ -14,11 +14,12 @@ from typing import TypeVar
 
 import numpy as np
 
-from derms.control.compose import LOOK_BACK_H, PlanTerms
+from derms.control.compose import LOOK_BACK_H, PlanTerms, asked
 from derms.control.cycle import ControlState, CycleInput, CycleSettings, Decision, decide, shared_steps
 from derms.domain.alarm import Event, Severity
 from derms.domain.arrays import BoolArray, FloatArray
 from derms.domain.der import DeviceKind
+from derms.domain.desk import DeskOrder, Headroom
 from derms.domain.forecast import Forecast
 from derms.domain.grid import GridState, Topology
 from derms.domain.mode import Mode
@@ -41,7 +42,8 @@ from derms.grid.strain import strain
 from derms.grid.topology import AsOperated, follow
 from derms.historian.store import Store
 from derms.link.asking import Link
-from derms.link.messages import Observed
+from derms.link.messages import Observed, Tell
+from derms.optimize.desk import headroom
 from derms.optimize.fleet import FleetPlan, FleetPlanner
 from derms.optimize.portfolio import Desk, Portfolio
 from derms.optimize.share import Fairness
@@ -155,6 +157,14 @@ class Brain:
         """When each last came to what it should, or this brain began [s]."""
         self._working_s = math.inf
         """Since when the engine's thread is at work; infinite while it is not [s]."""
+        self._desk: DeskOrder | None = None
+        """What the dispatcher asks of the fleet, as the gateway last said."""
+        self._planned_for: DeskOrder | None = None
+        """What of that the latest plan was made for."""
+        self._planned_s = math.nan
+        self._headroom: Headroom | None = None
+        """Beside the latest plan; None where it is not the optimizer's."""
+        self._planning = asyncio.Lock()
         self.decision: Decision | None = None
         self.seen: Observed | None = None
         """The field, as it last was."""
@@ -208,8 +218,22 @@ class Brain:
         harm_nodes = await self._run(lambda: self._harm_nodes(grid, snapshot))
         self._shadowing.estimated(seen, grid, voltages, fresh, harm_nodes)
 
+    async def follow_desk(self) -> None:
+        """Job: plan at once when something else is asked of the fleet than in the latest plan."""
+        if self.decision is not None and self._asked() != self._planned_for:
+            await self.plan()
+
+    def _asked(self) -> DeskOrder | None:
+        """What is asked of the fleet now."""
+        order = self._desk
+        return order if order is not None and self._clock.monotonic_s() < order.until_s else None
+
     async def plan(self) -> None:
         """Job: forecast, decide, hand over, record; when it is due before the first estimate, it makes that too."""
+        async with self._planning:
+            await self._plan()
+
+    async def _plan(self) -> None:
         if self._grid is None:
             await self.estimate()
         seen = await self._observe()
@@ -229,21 +253,26 @@ class Brain:
             price=None if self._pricing is None else self._pricing.price(),
         )
 
-        before = self._planner.state()
+        before, order = self._planner.state(), self._asked()
+        terms = asked(self._cycle.terms, order, now_s, float(self._site.plan.hours[0]))
 
-        def work() -> Decision:
-            return decide(
+        def work() -> tuple[Decision, Headroom | None]:
+            decision = decide(
                 self._control,
                 given,
                 now=now,
                 now_s=now_s,
                 optimizer=self._optimize,
                 look_ahead=lambda der_w, factor: self._look_ahead(state, der_w, factor),
-                settings=self._cycle,
+                settings=replace(self._cycle, terms=terms),
                 control_lost=lambda planned_w, reverted_w, factor: self._lost(state, planned_w, reverted_w, factor),
             )
+            found = decision.fleet_plan
+            return decision, None if found is None else headroom(decision.portfolio, found)
 
-        decision = with_doubt(await self._run(work), state.topology)
+        made, self._headroom = await self._run(work)
+        decision = with_doubt(made, state.topology)
+        self._planned_for, self._planned_s = order, now_s
         self._missed = 0
         self._control = decision.state
         self.decision = decision
@@ -294,12 +323,12 @@ class Brain:
         self._good_s[what] = self._clock.monotonic_s()
 
     async def tell(self) -> None:
-        """Job: let the gateway hear how this brain is."""
+        """Job: let the gateway hear how this brain is, and hear what is asked of the fleet."""
         now_s = self._clock.monotonic_s()
         away_s = {f"{what}_s": now_s - good_s for what, good_s in self._good_s.items()}
         away_s["database_s"] = max(0.0, away_s["database_s"] - RECORD_EVERY_S)
         told = BrainTold(**away_s, topology="" if self._grid is None else self._grid.topology.doubt)
-        await self.gateway.tell(told, self._shadowing.cards())
+        self._desk = await self.gateway.tell(Tell(told, self._shadowing.cards(), self._headroom, self._planned_s))
 
     async def _observe(self) -> Observed:
         """What the field says."""

@@ -75,6 +75,7 @@ class BrainPart:
             *([Job("publish", publish, self.publisher.send)] if self.publisher else []),
             Job("estimate", every(site.estimate.every_s, first=start + FIRST_ESTIMATE_POLLS * poll), brain.estimate),
             Job("plan", every(site.plan.every_s, first=start + FIRST_PLAN_POLLS * poll), brain.plan),
+            Job("desk", every(TELL_EVERY_S, first=start + FIRST_PLAN_POLLS * poll), brain.follow_desk),
             Job("record", every(RECORD_EVERY_S, first=start + FIRST_RECORD_POLLS * poll), brain.record),
             *self._watching,
         )

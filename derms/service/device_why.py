@@ -25,7 +25,8 @@ from derms.optimize.fleet import FleetPlan, narrowed
 from derms.optimize.portfolio import Devices, Portfolio
 from derms.optimize.share import Fairness
 from derms.service.decided import Decided
-from derms.service.reasons import LEAST_FRAC, binding, clock, kw, rung, steps_of
+from derms.service.reasons import LEAST_FRAC, binding, clock, rung, steps_of
+from derms.service.words import kw
 
 TRIM_MIN_FRAC = 0.01
 """Of what a device was to do: what was sent differs by less for the clock's sake alone."""

@@ -10,19 +10,22 @@ from pathlib import Path
 
 from derms.control.signs import SignChanges
 from derms.domain.der import Fleet
+from derms.domain.desk import Headroom
 from derms.domain.dispatch import CommandRecord
 from derms.domain.plan import Reason
 from derms.domain.quality import Quality
 from derms.errors import ConfigError, HistorianError, Problem
 from derms.historian.store import Store
-from derms.optimize.desk import Headroom, headroom
+from derms.optimize.desk import headroom
 from derms.optimize.verify_fleet import check_shares
 from derms.service.asked import TIME_TEXT, look_up, unknown_device, unreadable
 from derms.service.decided import Decided
 from derms.service.device_why import DeviceWhy, device_reasons
-from derms.service.explain_text import desk_text, device_text, effects_text, limits_text, reasons_text
-from derms.service.reasons import counted, fleet_reasons, kw
+from derms.service.explain_text import device_text, effects_text, limits_text, reasons_text
+from derms.service.headroom_text import headroom_text
+from derms.service.reasons import counted, fleet_reasons
 from derms.service.replay import plain
+from derms.service.words import kw
 from derms.service.worth import Effect, Worth, at_rest, effects, worths
 
 RECORDS = "historian.sqlite"
@@ -213,7 +216,7 @@ def as_text(found: Explanation, decided: Decided, zone: tzinfo) -> str:
         lines.append("verifier: " + ("; ".join(found.findings) or "nothing wrong"))
     if found.contingency:
         lines.append(found.contingency)
-    lines += desk_text(found.desk)
+    lines += headroom_text(found.desk)
     if (signs := found.sign_changes) is not None:
         of_each = f"{signs.device_per_h:.2f} of the most restless device"
         lines.append(f"changes of sign in an hour: {signs.fleet_per_h:.2f} of the fleet, {of_each}")

@@ -6,10 +6,10 @@ from math import isfinite, isnan
 import numpy as np
 
 from derms.domain.plan import Reason
-from derms.optimize.desk import Headroom
 from derms.service.decided import Decided
 from derms.service.device_why import DeviceWhy
-from derms.service.reasons import counted, kw
+from derms.service.reasons import counted
+from derms.service.words import kw
 from derms.service.worth import Effect, Worth
 
 PART_MIN_FRAC = 0.01
@@ -22,21 +22,6 @@ def usd(value: float) -> str:
     if amount >= 100.0:
         return f"${amount:,.0f}"
     return f"${amount:.2f}" if amount >= 0.01 else f"${amount:.4f}"
-
-
-def desk_text(desk: Headroom | None) -> Iterable[str]:
-    """What the fleet could still do."""
-    if desk is None:
-        return
-    sure, silent = desk.answers.confidence_frac, desk.answers.silent_frac
-    yield f"beside the plan batteries could do; sure is {sure:.0%}, if each stays silent with {silent:.0%}"
-    for offer in desk.offers:
-        time = f"{offer.lasting_h * 60.0:.0f} min" if offer.lasting_h < 1.0 else f"{offer.lasting_h:g} h"
-        beside = offer.beside
-        up = f"up {kw(beside.up_w)} (sure {kw(beside.up_sure_w)})"
-        yield f"  for {time}: {up}, down {kw(beside.down_w)} (sure {kw(beside.down_sure_w)})"
-    give, take = desk.energy_up_wh / 1e3, desk.energy_down_wh / 1e3
-    yield f"  energy reserve: {give:.0f} kWh to give, {take:.0f} kWh to take"
 
 
 def reasons_text(reasons: Iterable[Reason]) -> Iterable[str]:

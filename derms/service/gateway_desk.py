@@ -81,11 +81,13 @@ class GatewayDesk:
         return Led(self._fence.token)
 
     async def tell(self, request: Tell, author: str) -> Heard:
-        """Note how the brain is."""
+        """Note how the brain is, and say what is asked of the fleet."""
         self._heard_s = self._clock.monotonic_s()
-        self._gateway.orders.ladder.heard(request.told)
-        self._gateway.orders.scorecards.update(request.scorecards)
-        return Heard()
+        orders = self._gateway.orders
+        orders.ladder.heard(request.told)
+        orders.scorecards.update(request.scorecards)
+        orders.headroom, orders.planned_s = request.headroom, request.planned_s
+        return Heard(orders.desk)
 
     async def observe(self, request: Observe, author: str) -> Observed:
         """The field now."""

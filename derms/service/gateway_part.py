@@ -20,6 +20,7 @@ from derms.ports import DriverKit
 from derms.service import plugins, stop_handlers
 from derms.service.cadence import Job, every
 from derms.service.config import Site
+from derms.service.dispatch_desk import DispatchDesk
 from derms.service.gateway import Gateway
 from derms.service.gateway_desk import GatewayDesk
 from derms.service.order_desk import OrderDesk
@@ -92,6 +93,7 @@ class GatewayPart:
         return {
             **self.desk.handlers(),
             **OrderDesk(gateway.orders, gateway.reconciler).handlers(),
+            **DispatchDesk(gateway.orders, gateway.reconciler).handlers(),
             **stop_handlers.handlers(gateway.stop_desk),
         }
 

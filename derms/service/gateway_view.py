@@ -1,15 +1,13 @@
 """The gateway as the brain sees it over the link: what the field says, dispatches handed over, records taken."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from derms.control.authority import Ticket
-from derms.control.modes import Scorecard
 from derms.domain.alarm import Event, Severity
+from derms.domain.desk import DeskOrder
 from derms.domain.dispatch import Dispatch
-from derms.domain.presence import BrainTold
 from derms.domain.records import Records
 from derms.domain.refusal import Refused
-from derms.domain.scope import Scope
 from derms.errors import LinkError
 from derms.historian.store import Store
 from derms.link.asking import Link
@@ -36,9 +34,9 @@ class GatewayView:
         self._taken = True
         """The latest dispatch was."""
 
-    async def tell(self, told: BrainTold, scorecards: Mapping[Scope, Scorecard]) -> None:
-        """Let the gateway hear how the brain is, and what it has seen of feeders."""
-        await self._link.ask(Tell(told, scorecards), Heard, within_s=LINK_S)
+    async def tell(self, tell: Tell) -> DeskOrder | None:
+        """Let the gateway hear how the brain is, and what it has seen of feeders; what is asked of the fleet."""
+        return (await self._link.ask(tell, Heard, within_s=LINK_S)).desk
 
     async def observed(self) -> Observed:
         """The field now."""

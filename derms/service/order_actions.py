@@ -16,6 +16,7 @@ from derms.domain.refusal import Reason, Refused
 from derms.domain.scope import EVERYTHING, Level, Scope
 from derms.domain.tags import TagKind
 from derms.errors import ConfigError, LinkError
+from derms.link.desk import AskFleet, ReturnToSchedule, ShowDesk, ShownDesk
 from derms.link.local import call
 from derms.link.orders import (
     ApprovePlan,
@@ -34,6 +35,7 @@ from derms.link.orders import (
     TakeOffTag,
     WhyNot,
 )
+from derms.service.headroom_text import desk_lines
 from derms.service.order_texts import modes_text, shown_text, why_text
 from derms.service.storage_path import socket_of
 
@@ -130,6 +132,26 @@ def _substitute(options: argparse.Namespace) -> int:
     return _changed(options, put)
 
 
+def _hold(options: argparse.Namespace) -> int:
+    return _changed(options, AskFleet(options.feeder, _value_w(options), options.hold_s))
+
+
+def _emergency(options: argparse.Namespace) -> int:
+    return _changed(options, AskFleet(options.feeder, None, options.hold_s))
+
+
+def _return_to_schedule(options: argparse.Namespace) -> int:
+    return _changed(options, ReturnToSchedule())
+
+
+def _show_desk(options: argparse.Namespace) -> int:
+    reply = _ask(options, ShowDesk())
+    if options.json or not isinstance(reply, ShownDesk):
+        return _said(options, reply)
+    print("\n".join(desk_lines(reply)))
+    return OK
+
+
 def _value_w(options: argparse.Namespace) -> float | None:
     return None if options.kw is None else 1e3 * float(options.kw)
 
@@ -209,5 +231,9 @@ ACTIONS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "why": _why,
     "show": _show,
     "substitute": _substitute,
+    "show_desk": _show_desk,
+    "hold": _hold,
+    "emergency": _emergency,
+    "return_to_schedule": _return_to_schedule,
 }
 """By the name that the parser gives each."""

@@ -40,6 +40,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     _verb(
         commands, "show", "show", "who has each device, tags, modes, stops, what loss of control would do", scope=True
     )
+    _add_desk(_group(commands, "desk", "what the fleet could do, and what the dispatcher asks of it"))
     substitute = _verb(commands, "substitute", "substitute", "put a value in the place of a measured one")
     substitute.add_argument("--device", required=True, metavar="ID")
     substitute.add_argument("--column", required=True, choices=COLUMNS)
@@ -90,6 +91,17 @@ def _add_set(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     _add_value(put)
     put.add_argument("--release", action="store_true", help="give up what people have set")
     put.add_argument("--yes", action="store_true", help="do not ask before it goes out")
+
+
+def _add_desk(desk: Any) -> None:
+    _verb(desk, "show", "show_desk", "show what is asked of the fleet, and what it could do beside its plan")
+    hold = _verb(desk, "hold", "hold", "have the batteries of a feeder hold a power together")
+    hold.add_argument("--kw", type=float, required=True, help="of all together, + injects")
+    emergency = _verb(desk, "emergency", "emergency", "have the batteries of a feeder give all that limits allow")
+    for verb, usual in ((hold, "1h"), (emergency, "30min")):
+        verb.add_argument("--feeder", required=True, metavar="ID")
+        verb.add_argument("--for", dest="hold_s", type=seconds, default=seconds(usual), metavar="TIME", help=usual)
+    _verb(desk, "return", "return_to_schedule", "return to schedule: ask nothing of the fleet any more")
 
 
 def _add_value(parser: argparse.ArgumentParser) -> None:

@@ -14,6 +14,7 @@ from derms.domain.der import DISPATCHED_KINDS, DeviceKind
 from derms.domain.dispatch import Quantity
 from derms.domain.mode import Mode
 from derms.domain.refusal import Reason, Refused
+from derms.domain.scope import Scope
 from derms.domain.tags import FORBIDS, Act, Tag
 from derms.field.orders import Orders
 from derms.field.reconcile import Reconciler
@@ -107,7 +108,7 @@ class OrderDesk:
     async def select(self, request: SelectCommand, author: str) -> CommandSelected | Refused:
         asked = Asked(author, request.scope, request.quantity, request.value_w, request.hold_s)
         facts = self._facts(request.quantity)
-        if silent := self._silent():
+        if silent := no_writes(self._orders):
             return Refused((*permissives.why_not(asked, facts, self._orders.selections), *silent))
         found = self._orders.select(asked, facts)
         if not isinstance(found, Selected):
@@ -119,7 +120,7 @@ class OrderDesk:
         orders, reconciler = self._orders, self._reconciler
         selection = next((it for it in orders.selections.open if it.number == request.number), None)
         facts = self._facts(Quantity.P_SET if selection is None else selection.asked.quantity)
-        if silent := self._silent():
+        if silent := no_writes(self._orders):
             return Refused(silent)
         token = reconciler.journal.token
         found = await orders.durably(lambda: orders.operate(request.number, author, facts, token=token))
@@ -135,9 +136,10 @@ class OrderDesk:
 
     async def why(self, request: AskWhy, author: str) -> WhyNot:
         asked = Asked(author, request.scope, request.quantity, request.value_w, request.hold_s)
-        facts, silent = self._facts(request.quantity), self._silent()
+        facts, silent = self._facts(request.quantity), no_writes(self._orders)
         person = (*permissives.why_not(asked, facts, self._orders.selections), *silent)
-        return WhyNot(person, (*self._against_plans(asked, facts), *silent), permissives.notes(asked, facts))
+        plans = (*against_plans(self._orders, self._reconciler, asked.scope), *silent)
+        return WhyNot(person, plans, permissives.notes(asked, facts))
 
     async def substitute(self, request: PutSubstitute, author: str) -> Done | Refused:
         row = self._orders.fleet.index.get(request.device)
@@ -154,36 +156,6 @@ class OrderDesk:
         if scope is not None and not places.under(scope).any():
             return Refused((Reason("scope", f"there is no {scope}"),))
         return shown(self._orders, self._reconciler, scope)
-
-    def _silent(self) -> tuple[Reason, ...]:
-        """Why no new value goes out at all."""
-        site, ladder = self._orders.site, self._orders.ladder
-        reasons = [] if site is Mode.AUTO else [Reason("site", f"the site file says {site}: nothing is written")]
-        if ladder.position is not None and not ladder.setpoints:
-            reasons.append(Reason("ladder", ladder.position.text))
-        return tuple(reasons)
-
-    def _against_plans(self, asked: Asked, facts: Facts) -> tuple[Reason, ...]:
-        """What keeps plans from the devices that a question is about."""
-        orders, places, rows = self._orders, facts.places, facts.under(asked.scope)
-        found = [
-            Reason("tag", str(tag))
-            for tag in orders.board.over(asked.scope, places)
-            if Act.AUTOMATIC in FORBIDS[tag.kind]
-        ]
-        for mode in ControlMode:
-            held = rows & (orders.laid.levels == mode.level)
-            if held.any() and Rank.OPTIMIZER not in modes.PASSES[mode]:
-                found.append(Reason("mode", f"{places.named(held)}: the mode is {mode}"))
-        for column, by, text in (
-            (facts.stopped, "stop", "stopped, and the stop is not released"),
-            (facts.handed_over, "another master", "left to another master"),
-        ):
-            if (rows & column).any():
-                found.append(Reason(by, f"{places.named(rows & column)}: {text}"))
-        if self._reconciler.wishes.plans.latest is None:
-            found.append(Reason("plan", "no plan is offered"))
-        return tuple(found)
 
     def _facts(self, quantity: Quantity) -> Facts:
         """How things stand now, for a command of a quantity."""
@@ -220,3 +192,34 @@ class OrderDesk:
                 known = identity is not None and quantity in identity.capabilities.takes
                 takes[row] = known if identity is not None else USUAL[device.kind] is quantity
         return takes
+
+
+def no_writes(orders: Orders) -> tuple[Reason, ...]:
+    """Why no new value goes out at all."""
+    site, ladder = orders.site, orders.ladder
+    reasons = [] if site is Mode.AUTO else [Reason("site", f"the site file says {site}: nothing is written")]
+    if ladder.position is not None and not ladder.setpoints:
+        reasons.append(Reason("ladder", ladder.position.text))
+    return tuple(reasons)
+
+
+def against_plans(orders: Orders, reconciler: Reconciler, scope: Scope) -> tuple[Reason, ...]:
+    """What keeps plans from devices of a scope."""
+    places, laid = orders.places, orders.laid
+    rows = places.under(scope)
+    found = [Reason("tag", str(tag)) for tag in orders.board.over(scope, places) if Act.AUTOMATIC in FORBIDS[tag.kind]]
+    for mode in ControlMode:
+        held = rows & (laid.levels == mode.level)
+        if held.any() and Rank.OPTIMIZER not in modes.PASSES[mode]:
+            found.append(Reason("mode", f"{places.named(held)}: the mode is {mode}"))
+    handed_over = np.zeros(len(places), dtype=np.bool_)
+    handed_over[sorted(reconciler.custody.handed_over)] = True
+    for column, by, text in (
+        (laid.stopped, "stop", "stopped, and the stop is not released"),
+        (handed_over, "another master", "left to another master"),
+    ):
+        if (rows & column).any():
+            found.append(Reason(by, f"{places.named(rows & column)}: {text}"))
+    if reconciler.wishes.plans.latest is None:
+        found.append(Reason("plan", "no plan is offered"))
+    return tuple(found)

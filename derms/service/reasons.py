@@ -11,6 +11,7 @@ from derms.optimize.master import reserves_w
 from derms.optimize.portfolio import Portfolio
 from derms.optimize.zones import stores
 from derms.service.decided import Decided
+from derms.service.words import kw
 from derms.service.worth import FLEET_RAMP, HELD_RESERVE, steepest_w
 
 LEAST_FRAC = 1e-3
@@ -18,12 +19,6 @@ LEAST_FRAC = 1e-3
 DAY_TEXT = "%a %H:%M"
 ENERGIES = ("state of charge", "energy due")
 """How limits begin whose amounts are energies."""
-
-
-def kw(power_w: float) -> str:
-    """A power for people; less than a watt is none."""
-    value_kw = power_w / 1e3 if abs(power_w) >= 1.0 or np.isnan(power_w) else 0.0
-    return f"{value_kw:,.0f} kW" if abs(value_kw) >= 100.0 else f"{value_kw:.3g} kW"
 
 
 def counted(count: int, what: str) -> str:

@@ -1,4 +1,4 @@
-"""What the service says on its output: events, and a line of status."""
+"""What the service says on its output: powers, events, and a line of status."""
 
 import math
 import os
@@ -20,6 +20,12 @@ def say(text: str) -> None:
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # whoever read has left; a full disk may take the next line
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def kw(power_w: float) -> str:
+    """A power for people; less than a watt is none."""
+    value_kw = power_w / 1e3 if abs(power_w) >= 1.0 or math.isnan(power_w) else 0.0
+    return f"{value_kw:,.0f} kW" if abs(value_kw) >= 100.0 else f"{value_kw:.3g} kW"
 
 
 def event_line(event: Event, zone: tzinfo) -> str:

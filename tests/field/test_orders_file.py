@@ -15,6 +15,7 @@ from derms.control.permissives import Asked, Facts, Selected, Substitute
 from derms.control.stopping import How
 from derms.domain.alarm import Event, Severity
 from derms.domain.der import DeviceKind, Fleet
+from derms.domain.desk import DeskOrder
 from derms.domain.dispatch import Quantity
 from derms.domain.mode import Mode
 from derms.domain.quality import Quality
@@ -130,8 +131,12 @@ def test_everything_is_there_after_a_restart_with_the_time_that_is_left(desk: De
     orders.latch(How.CEASE, FEEDER, "lee")
     orders.approve(1, "lee")
     orders.substitute(Substitute(1, "p_w", 4e3, "lee", "meter is out", desk.clock.now_s + 300.0), more_s=300.0)
+    orders.ask(DeskOrder("f1", 30e3, "kim", desk.clock.now_s + 600.0), 600.0)
     desk.restart(120.0)
     again = desk.open()
+    assert again.desk is not None
+    assert again.desk.power_w == 30e3
+    assert again.desk.until_s == pytest.approx(5.0 + 600.0 - 120.0)
     assert again.board == orders.board
     (lock,), (latch,), (substitute,) = again.kept.locks.held, again.latches, again.kept.substitutes
     assert lock.until_s == pytest.approx(5.0 + 600.0 - 120.0)
@@ -141,7 +146,7 @@ def test_everything_is_there_after_a_restart_with_the_time_that_is_left(desk: De
     assert again.area(FEEDER).mode is ControlMode.OFF
     assert again.kept.last_latch == 1
     assert desk.kinds() == [
-        *("tag-hung", "locked", "mode-changed", "stop-latched", "stop-approved", "substituted"),
+        *("tag-hung", "locked", "mode-changed", "stop-latched", "stop-approved", "substituted", "desk-asks"),
     ]
 
 
@@ -152,6 +157,19 @@ def test_a_value_by_hand_that_ended_while_nobody_ran_is_over(desk: Desk) -> None
     assert len(desk.open().claims.live(desk.clock.now_s)) == 1
     desk.restart(1.0)
     assert desk.open().claims.live(desk.clock.now_s) == ()
+
+
+def test_what_was_asked_of_the_fleet_ends_while_nobody_runs_and_with_a_stop_over_its_feeder(desk: Desk) -> None:
+    orders = desk.open(fresh=True)
+    orders.ask(DeskOrder(FEEDER.name, None, "kim", desk.clock.now_s + 600.0), 600.0)
+    desk.restart(601.0)
+    orders = desk.open()
+    assert orders.desk is None
+    orders.ask(DeskOrder(FEEDER.name, None, "kim", desk.clock.now_s + 600.0), 600.0)
+    orders.latch(How.FREEZE, BAT0, "lee")
+    assert orders.desk is not None
+    orders.latch(How.FREEZE, FEEDER, "lee")
+    assert orders.desk is None
 
 
 def test_values_and_substitutes_follow_their_devices_into_another_fleet_file(desk: Desk) -> None:

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from derms.domain.arrays import FloatArray
+from derms.domain.desk import Answers, Headroom
 from derms.domain.settings import PlanWeights
-from derms.optimize.desk import Answers, Headroom, headroom
+from derms.optimize.desk import headroom
 from derms.optimize.fleet import FleetPlan, FleetPlanner
 from derms.optimize.portfolio import Portfolio
 from derms.optimize.resources import with_sessions

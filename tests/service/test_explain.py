@@ -47,8 +47,9 @@ from derms.service.decided import Decided
 from derms.service.device_why import device_reasons
 from derms.service.explain import as_text, explained, find
 from derms.service.explain_text import usd
-from derms.service.reasons import fleet_reasons, kw
+from derms.service.reasons import fleet_reasons
 from derms.service.replay import replayed
+from derms.service.words import kw
 from derms.service.worth import at_rest, effects, usd_per_objective, widened, worths
 from feeders.catalog import load
 from hil.cli import write_files

@@ -16,8 +16,10 @@ import pytest
 
 from derms.control.modes import ControlMode, Scorecard
 from derms.control.permissives import SUBSTITUTABLE
+from derms.control.stopping import How
 from derms.domain.alarm import Event
 from derms.domain.der import DeviceKind, Fleet
+from derms.domain.desk import Answers, Headroom, Offer, Reach
 from derms.domain.dispatch import Capabilities, Command, Held, Quantity
 from derms.domain.mode import Mode
 from derms.domain.quality import Quality
@@ -32,6 +34,7 @@ from derms.link.answering import Answering
 from derms.link.local import SOCKET, LocalServer, this_boot
 from derms.service import order_commands
 from derms.service.clock import SystemClock
+from derms.service.dispatch_desk import DispatchDesk
 from derms.service.order_desk import OrderDesk
 from tests.field.scripted import QUICK, Scripted, device
 
@@ -88,7 +91,8 @@ def _gateway(loop: asyncio.AbstractEventLoop, folder: Path) -> tuple[Poller, Rec
     places = Places(("bat0", "pv0"), ("f1", "f1"), {"battery": frozenset({"bat0"})})
     orders = Orders.open(folder / "orders", fleet, places, Mode.AUTO, clock, events.append, fresh=journal.token == 1)
     reconciler = Reconciler(fleet, sessions, poller, journal, clock, DispatchSettings(), events.append, orders)
-    return poller, reconciler, battery, Answering(clock, this_boot(), OrderDesk(orders, reconciler).handlers())
+    handlers = {**OrderDesk(orders, reconciler).handlers(), **DispatchDesk(orders, reconciler).handlers()}
+    return poller, reconciler, battery, Answering(clock, this_boot(), handlers)
 
 
 @pytest.fixture
@@ -267,3 +271,65 @@ def test_the_words_of_the_parsers_are_those_of_the_enumerations() -> None:
     assert tuple(Quantity) == order_commands.QUANTITIES
     assert order_commands.COLUMNS == SUBSTITUTABLE
     assert {Level.DEVICE, Level.GROUP, Level.FEEDER} == set(order_commands.LEVELS)
+
+
+def _headroom(*, up_w: float, down_w: float) -> Headroom:
+    reach = Reach(up_w=up_w, down_w=down_w, up_sure_w=0.9 * up_w, down_sure_w=0.9 * down_w)
+    offers = tuple(Offer(lasting_h=time_h, beside=reach, instead=reach) for time_h in (1.0 / 6.0, 1.0, 4.0))
+    return Headroom(offers=offers, answers=Answers(), energy_up_wh=9e3, energy_down_wh=8e3)
+
+
+def test_the_dispatcher_holds_a_power_sees_it_and_returns_to_schedule(site: Site) -> None:
+    assert site.run("desk", "show")[1].startswith("the fleet follows the schedule\n")
+    status, text = site.run("desk", "hold", "--feeder", "f1", "--kw", "8", "--for", "2h")
+    first = "hold 8 kW on feeder f1 for 7200 s, from the next plan on, which is made at once"
+    assert (status, text.splitlines()[0]) == (0, first)
+    assert "headroom: what the fleet can do is not known" in text
+    site.orders.headroom = _headroom(up_w=5e3, down_w=4e3)
+    site.orders.planned_s = site.orders.clock.monotonic_s() - 60.0
+    shown = json.loads(site.run("desk", "show", "--json")[1])
+    assert (shown["order"]["power_w"], shown["order"]["author"]) == (8e3, ME)
+    assert 7190.0 < shown["left_s"] <= 7200.0
+    text = site.run("desk", "show")[1]
+    assert "as of the plan of 60 s ago" in text
+    assert "  for 10 min: up 5 kW (sure 4.5 kW), down 4 kW (sure 3.6 kW)" in text
+    assert "batteries can do 5 kW for that long" in site.run("desk", "hold", "--feeder", "f1", "--kw", "8")[1]
+    status, text = site.run("desk", "return")
+    assert (status, text) == (0, "returned to schedule: hold 8 kW on feeder f1\n")
+    status, text = site.run("desk", "return")
+    assert (status, "nothing is asked of the fleet" in text) == (1, True)
+
+
+def test_in_an_emergency_the_fleet_gives_what_limits_allow(site: Site) -> None:
+    site.orders.headroom = _headroom(up_w=7e3, down_w=4e3)
+    status, text = site.run("desk", "emergency", "--feeder", "f1", "--for", "10min")
+    assert (status, text.splitlines()[0].startswith("emergency on feeder f1 for 600 s")) == (0, True)
+    assert "up to 7 kW for that long" in text
+    # Nothing of before comes back when a stop over the whole feeder is released.
+    site.orders.latch(How.FREEZE, Scope(Level.FEEDER, "f1"), "kim")
+    assert site.orders.desk is None
+
+
+@pytest.mark.parametrize(
+    ("words", "finding"),
+    [
+        (("--feeder", "f2", "--kw", "1"), "there is no feeder f2 with batteries: it is one of f1"),
+        (("--feeder", "f1", "--kw", "11"), "11 kW: batteries of feeder f1 have 10 kW together"),
+        (("--feeder", "f1", "--kw", "nan"), "nan kW: batteries of feeder f1 have 10 kW together"),
+        (("--feeder", "f1", "--kw", "1", "--for", "25h"), "more than 0 and at most 24 h"),
+    ],
+)
+def test_what_cannot_be_asked_of_the_fleet_is_refused(site: Site, words: tuple[str, ...], finding: str) -> None:
+    status, text = site.run("desk", "hold", *words)
+    assert (status, finding in text) == (1, True)
+    assert site.orders.desk is None
+
+
+def test_what_would_reach_nobody_is_refused_with_every_reason(site: Site) -> None:
+    site.run("mode", "set", "shadow", "--feeder", "f1")
+    site.run("tag", "hang", "automatic-control-inhibit", "--device", "bat0", "--text", "meter test")
+    status, text = site.run("desk", "emergency", "--feeder", "f1")
+    assert status == 1
+    assert "mode: bat0, pv0: the mode is shadow" in text
+    assert "tag: automatic-control inhibit tag 1 on device bat0" in text
+    assert site.orders.desk is None

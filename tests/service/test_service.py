@@ -19,12 +19,15 @@ from derms.domain.plan import PlanSource
 from derms.errors import PlanError
 from derms.field.ending import CANCEL_EVERY_S
 from derms.field.journal import Conclusion, Intent, read_records
+from derms.link.desk import AskFleet, ReturnToSchedule, ShowDesk
+from derms.link.orders import Done
 from derms.optimize.fleet import FleetPlan
 from derms.optimize.portfolio import Portfolio
 from derms.service.app import Service
 from derms.service.cadence import run_on_clock
 from derms.service.clock import LoopClock
 from derms.service.config import load_site
+from derms.service.dispatch_desk import DispatchDesk
 from derms.service.serving import STOP_S
 from derms.service.simulated import SimulatedLoop, run_simulated
 from derms.service.surroundings import Surroundings
@@ -134,6 +137,38 @@ def test_batteries_follow_the_plan_and_are_handed_back_at_the_end(tmp_path: Path
     intents, ended = _journalled((tmp_path / "data" / "commands.journal").read_bytes())
     assert intents
     assert sorted(ended) == [intent.seq for intent in intents]
+
+
+def test_what_the_dispatcher_asks_is_planned_at_once_held_until_its_end_and_given_up(tmp_path: Path) -> None:
+    async def scenario(day: Day) -> None:
+        await asyncio.sleep(400.0)
+        gateway, brain = day.service.gateway, day.service.brain
+        desk = DispatchDesk(gateway.orders, gateway.reconciler)
+        reply = await desk.ask(AskFleet("ieee123", -30e3, 1800.0), "kim")
+        assert isinstance(reply, Done)
+        assert "from the next plan on" in reply.text
+        plans = brain.plans
+        await asyncio.sleep(15.0)
+        assert brain.plans > plans
+        assert brain.decision is not None
+        assert brain.decision.plan.battery_w[:5] == pytest.approx([-30e3] * 5, abs=500.0)
+        shown = await desk.show(ShowDesk(), "kim")
+        assert shown.headroom is not None
+        assert shown.headroom.offers[0].instead.up_w > 30e3
+        assert shown.against == ()
+        # Three batteries whose turns are apart go about what is asked of them together: in the mean they do it.
+        await asyncio.sleep(300.0)
+        sums_w = []
+        for _ in range(20):
+            await asyncio.sleep(30.0)
+            sums_w.append(float(day.world.state.p_w[day.world.ratings.is_battery].sum()))
+        assert np.mean(sums_w) == pytest.approx(-30e3, abs=3e3)
+        assert isinstance(await desk.return_to_schedule(ReturnToSchedule(), "kim"), Done)
+        await asyncio.sleep(15.0)
+        assert brain.decision.portfolio.desk.hold_w == {}
+
+    day = _day(scenario, tmp_path)
+    assert day.kinds("gateway").count("desk-asks") == day.kinds("gateway").count("desk-returns") == 1
 
 
 @pytest.mark.parametrize(("cancels", "more_s"), [(0, 0.0), (1, CANCEL_EVERY_S)])
