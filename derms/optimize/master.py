@@ -6,7 +6,7 @@ stands behind it where it fails. OSQP was measured and left out: decision 010.
 Powers in per unit of `scale_w` inside, in W outside.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 
 import clarabel
 import numpy as np
@@ -39,6 +39,12 @@ with, not netted."""
 SLACK_MIN_PU = 1e-6
 EPS = 1e-6
 NEVER_INFEASIBLE_EPS = 1e-12
+KEPT_PU = 1e-3
+"""By which the peak or rise of a day that comes first may be worse than its best, so that what follows has room."""
+REST_FRAC = 1e-4
+"""The heaviest that another aim or a price is against one that comes first, while that is made as good as it can be."""
+AIM_VARIABLES = {"peak": "peak", "ramp_3h": "rise"}
+"""Aims that can come before all weights, and their variables."""
 FAR_PU = 1e3
 """A right side that bounds nothing; infinity would take a row out of PIQP's problem for ever."""
 
@@ -214,23 +220,25 @@ def _matrices(form: StandardForm) -> dict[str, csc_matrix]:
 
 
 class Master:
-    """The problem for one zoning."""
+    """The problem for one zoning; aims that are named in `first` come before all others, in this order."""
 
-    def __init__(self, portfolio: Portfolio, zones: Zoning, weights: PlanWeights, *, scale_w: float) -> None:
+    def __init__(
+        self, portfolio: Portfolio, zones: Zoning, weights: PlanWeights, *, scale_w: float, first: tuple[str, ...] = ()
+    ) -> None:
         effects, support = row_effects(portfolio, zones, zones.rows), _support(portfolio, zones)
         shape = _shape(portfolio, zones, effects, support, scale_w=scale_w)
-        self._begin(Built(zones=zones, effects=effects, support=support, shape=shape), weights, scale_w)
+        self._begin(Built(zones=zones, effects=effects, support=support, shape=shape), weights, scale_w, first)
 
     @classmethod
-    def rebuilt(cls, built: Built, weights: PlanWeights, *, scale_w: float) -> "Master":
+    def rebuilt(cls, built: Built, weights: PlanWeights, *, scale_w: float, first: tuple[str, ...] = ()) -> "Master":
         """The same problem as the one that was built from this."""
         master = cls.__new__(cls)
-        master._begin(built, weights, scale_w)
+        master._begin(built, weights, scale_w, first)
         return master
 
-    def _begin(self, built: Built, weights: PlanWeights, scale_w: float) -> None:
+    def _begin(self, built: Built, weights: PlanWeights, scale_w: float, first: tuple[str, ...]) -> None:
         self.built, self.zones, self.effects, self.support = built, built.zones, built.effects, built.support
-        self._weights, self._scale_w = weights, scale_w
+        self._weights, self._scale_w, self._first = weights, scale_w, first
         self._row_unit = _row_unit(built.effects, built.support)
         self._efficiency_frac = built.shape.efficiency_frac
         self._form = fleet_form(built.shape, weights)
@@ -266,7 +274,8 @@ class Master:
         changed = _Vectors(self._form)
         self._fill(changed, portfolio, now, bias)
         self._solver.settings.max_iter = iterations
-        found = self._run(changed)
+        rest_frac = REST_FRAC / max(1.0, *astuple(self._weights), float(np.abs(portfolio.price).max()))
+        found = self._in_order(changed, rest_frac)
         for everywhere in (False, True):
             charge, discharge = self._of(found.x, "charge"), self._of(found.x, "discharge")
             both = np.minimum(charge, discharge) > np.maximum(BOTH_MAX_FRAC * now.power_w[:, None] / self._scale_w, EPS)
@@ -278,7 +287,7 @@ class Master:
             gives = discharge >= self._efficiency_frac[:, None] ** 2 * charge
             changed.shut("charge", one_way & gives)
             changed.shut("discharge", one_way & ~gives)
-            found = self._run(changed)
+            found = self._in_order(changed, rest_frac)
         return self._solution(found, portfolio, now)
 
     def moved(self, solution: Solution) -> FloatArray:
@@ -288,10 +297,29 @@ class Master:
             moved += self.support @ solution.reactive_var
         return moved
 
+    def _in_order(self, changed: "_Vectors", rest_frac: float) -> "_Found":
+        """What comes first as good as it can be, each day's in its turn, and then the rest by weights.
+
+        Each bound is of a solution that keeps all bounds before it, so that there always is one that keeps them all.
+        """
+        bounded, iterations = changed.copy(), 0
+        for aim in self._first:
+            best = self._run(bounded.alone(AIM_VARIABLES[aim], rest_frac))
+            best_pu = self._of(best.x, AIM_VARIABLES[aim])
+            bounded.put(AIM_VARIABLES[aim], high=best_pu + KEPT_PU)
+            iterations += best.iterations
+        found = self._run(bounded)
+        return replace(found, iterations=iterations + found.iterations)
+
     def _run(self, changed: "_Vectors") -> "_Found":
         # With its matrices, or each update scales them to and fro, and what comes out depends on the plans before.
         self._solver.update(
-            **self._matrices, c=changed.c, b=changed.b, h_u=changed.h, x_l=changed.low, x_u=changed.high
+            **{**self._matrices, "P": self._matrices["P"] * changed.squares_frac},
+            c=changed.c,
+            b=changed.b,
+            h_u=changed.h,
+            x_l=changed.low,
+            x_u=changed.high,
         )
         status, result = self._solver.solve(), self._solver.result
         # The result of an earlier solve stays in the solver when a later one fails.
@@ -313,7 +341,7 @@ class Master:
         put.put("charge", high=np.where(emergency, 0.0, now.charge_max_w) / scale)
         put.put("discharge", high=now.discharge_max_w / scale)
         put.put("stored", low=now.low_wh / scale, high=now.high_wh / scale)
-        put.cost("discharge", -EMERGENCY_VALUE * hours * emergency)
+        put.above("discharge", -EMERGENCY_VALUE * hours * emergency)
         start = np.zeros((self.zones.block.size, len(hours)))
         start[:, 0] = now.stored_wh / scale
         put.equal("stored", start)
@@ -458,10 +486,29 @@ class _Vectors:
         self._form = form
         self.c, self.b, self.h = form.c.copy(), form.b.copy(), form.h.copy()
         self.low, self.high = form.low.copy(), form.high.copy()
+        self.squares_frac = 1.0
+        """Of the form's squares that count."""
+        self._above = np.zeros_like(form.c)
+        """What of the cost stands above all aims."""
 
     def form(self) -> StandardForm:
         """The standard form with these vectors."""
-        return replace(self._form, c=self.c, b=self.b, h=self.h, low=self.low, high=self.high)
+        p = self._form.p * self.squares_frac
+        return replace(self._form, p=p, c=self.c, b=self.b, h=self.h, low=self.low, high=self.high)
+
+    def copy(self) -> "_Vectors":
+        """The same, to be changed apart."""
+        made = _Vectors(replace(self._form, c=self.c, b=self.b, h=self.h, low=self.low, high=self.high))
+        made._above, made.squares_frac = self._above.copy(), self.squares_frac
+        return made
+
+    def alone(self, name: str, rest_frac: float) -> "_Vectors":
+        """The same with weight 1 on a variable, and a part of their own on all others that are not above it."""
+        made = self.copy()
+        made.squares_frac = rest_frac
+        made.c = self._above + rest_frac * (self.c - self._above)
+        made.c[self._form.columns[name][0]] = 1.0
+        return made
 
     def put(self, name: str, *, low: FloatArray | None = None, high: FloatArray | None = None) -> None:
         place, shape = self._form.columns[name]
@@ -481,9 +528,16 @@ class _Vectors:
         place, shape = self._form.columns[name]
         self.c[place] += np.broadcast_to(value, shape).ravel(order="F")
 
+    def above(self, name: str, value: FloatArray) -> None:
+        """A cost that counts before all aims, whatever comes first of them."""
+        place, shape = self._form.columns[name]
+        self._above[place] = np.broadcast_to(value, shape).ravel(order="F")
+        self.cost(name, value)
+
     def slack(self, name: str, cost: float) -> None:
         for side in ("over", "under"):
-            self.c[self._form.columns[f"{name}_{side}"][0]] = cost
+            place = self._form.columns[f"{name}_{side}"][0]
+            self.c[place] = self._above[place] = cost
 
     def equal(self, name: str, value: FloatArray) -> None:
         self.b[self._form.equations[name]] = value.ravel(order="F")

@@ -101,7 +101,7 @@ class Brain:
         self._pv_rated_w = float(fleet.p_rated_w[fleet.is_pv].sum())
         plan = site.plan
         self._planner = FleetPlanner(
-            plan.weights, scale_w=package.peak_w, shared_steps=shared_steps(plan.hours, SHARED_H)
+            plan.weights, scale_w=package.peak_w, shared_steps=shared_steps(plan.hours, SHARED_H), first=plan.order
         )
         self._cycle = CycleSettings(
             shared_h=SHARED_H,
