@@ -6,6 +6,7 @@ VERIFY = "derms/optimize/verify.py"
 VERIFY_FLEET = "derms/optimize/verify_fleet.py"
 VERIFY_STORES = "derms/optimize/verify_stores.py"
 MASTER = "derms/optimize/master.py"
+SOLVER = "derms/optimize/solver.py"
 GATES = "derms/forecast/gates.py"
 INTAKE = "derms/scada/intake.py"
 PACKING = "derms/domain/packing.py"
@@ -125,7 +126,7 @@ PLANS: tuple[Fault, ...] = (
     ),
     Fault(
         "a plan is accepted from a solver that came to its limit",
-        MASTER,
+        SOLVER,
         "        if status == piqp.PIQP_SOLVED:\n",
         "        if status in (piqp.PIQP_SOLVED, piqp.PIQP_MAX_ITER_REACHED):\n",
         _SOLVER,
@@ -139,14 +140,14 @@ PLANS: tuple[Fault, ...] = (
     ),
     Fault(
         "limits are as light as the rest while what comes first is found",
-        MASTER,
+        SOLVER,
         "            self.c[place] = self._above[place] = cost\n",
         "            self.c[place] = cost\n",
         _ORDER,
     ),
     Fault(
         "a plan is accepted from the second solver, whatever that calls it",
-        MASTER,
+        SOLVER,
         '    if str(solution.status) != "Solved":\n',
         "    if not len(solution.x):\n",
         _SOLVER,
