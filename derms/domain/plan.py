@@ -21,6 +21,7 @@ class PlanSource(StrEnum):
 class Why(StrEnum):
     """What made a decision, or a device's part in it, what it is."""
 
+    ORDER = "order of aims"
     PEAK = "peak"
     RAMP = "ramp"
     ENERGY_PRICE = "energy price"

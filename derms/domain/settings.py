@@ -139,6 +139,8 @@ class PlanWeights:
 
 UNLIMITED = 1e7
 """A limit of power that is none [kW]."""
+ORDERS = ("peak", "ramp_3h", "peak, ramp_3h", "ramp_3h, peak")
+"""Orders of the aims that can come before all weights."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,7 +163,13 @@ class PlanSettings:
     )
     # LADWP, large general service A-3A, high-peak hours of June to September, as of 1 October 2009: $9.00.
     peak_price: float = number(9, 0, 1e6, "$/kW", "what a kW of system peak costs, for the prices in explanations")
+    first: str | None = text("what comes before all weights; of two, the one named first", None, ORDERS)
     weights: PlanWeights = field(default_factory=PlanWeights)
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """Aims that come before all weights, the first first."""
+        return tuple(self.first.split(", ")) if self.first else ()
 
     @property
     def hours(self) -> FloatArray:

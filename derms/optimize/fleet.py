@@ -86,6 +86,8 @@ class PlannerState:
     """Feeder of each store when the problem was built."""
     scatter_h: float
     """How far apart energy was due within one zone when the problem was built."""
+    first: tuple[str, ...] = ()
+    """Aims that come before all weights, in this order."""
 
 
 class FleetPlanner:
@@ -99,8 +101,9 @@ class FleetPlanner:
         shared_steps: int,
         per_feeder: int = 2,
         fairness: Fairness = Fairness.TIME_TO_GO,
+        first: tuple[str, ...] = (),
     ) -> None:
-        self._weights, self._scale_w = weights, scale_w
+        self._weights, self._scale_w, self._first = weights, scale_w, first
         self._shared_steps, self._per_feeder, self._fairness = shared_steps, per_feeder, fairness
         self._feeders: IntArray = np.zeros(0, dtype=np.intp)
         self._rows: IntArray = np.zeros(0, dtype=np.intp)
@@ -121,6 +124,7 @@ class FleetPlanner:
             built=None if self._master is None else self._master.built,
             placed=self._placed,
             scatter_h=self._scatter_h,
+            first=self._first,
         )
 
     @classmethod
@@ -132,11 +136,12 @@ class FleetPlanner:
             shared_steps=state.shared_steps,
             per_feeder=state.per_feeder,
             fairness=state.fairness,
+            first=state.first,
         )
         planner._feeders, planner._rows = state.feeders, state.rows
         planner._placed, planner._scatter_h = state.placed, state.scatter_h
         if state.built is not None:
-            planner._master = Master.rebuilt(state.built, state.weights, scale_w=state.scale_w)
+            planner._master = Master.rebuilt(state.built, state.weights, scale_w=state.scale_w, first=state.first)
         return planner
 
     def plan(
@@ -159,7 +164,7 @@ class FleetPlanner:
         for number in range(1, ROUNDS_MAX + 1):
             if self._master is None:
                 zones = zoning(given, self._feeders, self._rows, per_feeder=self._per_feeder)
-                self._master = Master(given, zones, self._weights, scale_w=self._scale_w)
+                self._master = Master(given, zones, self._weights, scale_w=self._scale_w, first=self._first)
                 self._placed, self._scatter_h = given.devices.feeder, due_scatter_h(given, zones)
                 bias, learned = np.zeros((len(self._rows), len(given.hours))), None
             solution = self._master.solve(given, bias, iterations=iterations, learned=learned)

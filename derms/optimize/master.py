@@ -1,32 +1,26 @@
-"""The system problem over zones: built once, and solved again with new bounds and vectors. The only importer of PIQP.
-
-A plan that does not depend on the one before can be replayed, and PIQP, which solves cold, gives one. Clarabel
-stands behind it where it fails. OSQP was measured and left out: decision 010.
+"""The system problem over zones: built once, and solved again with new bounds and vectors.
 
 Powers in per unit of `scale_w` inside, in W outside.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 
-import clarabel
 import numpy as np
-import piqp
-from scipy.sparse import csc_matrix, csr_array, eye_array, triu, vstack
+from scipy.sparse import csr_array
 
 from derms.domain.arrays import BoolArray, FloatArray, IntArray
 from derms.domain.settings import PlanWeights
-from derms.errors import PlanError
 from derms.optimize.horizon import (
     _CHANGE_COST,
     _RAMP_COST,
     FleetShape,
-    StandardForm,
     fleet_form,
     period_of,
     ramp_weights,
 )
 from derms.optimize.portfolio import Portfolio, Rank
 from derms.optimize.reactive import reactive_effects, reactive_room
+from derms.optimize.solver import EPS, Found, Solver, Vectors
 from derms.optimize.zones import Stores, Zoning, row_effects, stores
 
 SLACK_COST = 20.0
@@ -37,8 +31,12 @@ BOTH_MAX_FRAC = 1e-4
 """Of its power a zone may charge and discharge at once, or as much as the solver is inaccurate; more is done away
 with, not netted."""
 SLACK_MIN_PU = 1e-6
-EPS = 1e-6
-NEVER_INFEASIBLE_EPS = 1e-12
+KEPT_PU = 1e-3
+"""By which the peak or rise of a day that comes first may be worse than its best, so that what follows has room."""
+REST_FRAC = 1e-4
+"""The heaviest that another aim or a price is against one that comes first, while that is made as good as it can be."""
+AIM_VARIABLES = {"peak": "peak", "ramp_3h": "rise"}
+"""Aims that can come before all weights, and their variables."""
 FAR_PU = 1e3
 """A right side that bounds nothing; infinity would take a row out of PIQP's problem for ever."""
 
@@ -209,46 +207,30 @@ def _shape(
     )
 
 
-def _matrices(form: StandardForm) -> dict[str, csc_matrix]:
-    return {"P": csc_matrix(form.p), "A": csc_matrix(form.a), "G": csc_matrix(form.g)}
-
-
 class Master:
-    """The problem for one zoning."""
+    """The problem for one zoning; aims that are named in `first` come before all others, in this order."""
 
-    def __init__(self, portfolio: Portfolio, zones: Zoning, weights: PlanWeights, *, scale_w: float) -> None:
+    def __init__(
+        self, portfolio: Portfolio, zones: Zoning, weights: PlanWeights, *, scale_w: float, first: tuple[str, ...] = ()
+    ) -> None:
         effects, support = row_effects(portfolio, zones, zones.rows), _support(portfolio, zones)
         shape = _shape(portfolio, zones, effects, support, scale_w=scale_w)
-        self._begin(Built(zones=zones, effects=effects, support=support, shape=shape), weights, scale_w)
+        self._begin(Built(zones=zones, effects=effects, support=support, shape=shape), weights, scale_w, first)
 
     @classmethod
-    def rebuilt(cls, built: Built, weights: PlanWeights, *, scale_w: float) -> "Master":
+    def rebuilt(cls, built: Built, weights: PlanWeights, *, scale_w: float, first: tuple[str, ...] = ()) -> "Master":
         """The same problem as the one that was built from this."""
         master = cls.__new__(cls)
-        master._begin(built, weights, scale_w)
+        master._begin(built, weights, scale_w, first)
         return master
 
-    def _begin(self, built: Built, weights: PlanWeights, scale_w: float) -> None:
+    def _begin(self, built: Built, weights: PlanWeights, scale_w: float, first: tuple[str, ...]) -> None:
         self.built, self.zones, self.effects, self.support = built, built.zones, built.effects, built.support
-        self._weights, self._scale_w = weights, scale_w
+        self._weights, self._scale_w, self._first = weights, scale_w, first
         self._row_unit = _row_unit(built.effects, built.support)
         self._efficiency_frac = built.shape.efficiency_frac
         self._form = fleet_form(built.shape, weights)
-        self._matrices = _matrices(self._form)
-        self._solver = self._set_up(self._form)
-
-    @staticmethod
-    def _set_up(form: StandardForm) -> piqp.SparseSolver:
-        solver = piqp.SparseSolver()
-        settings = solver.settings
-        settings.eps_abs = settings.eps_rel = EPS
-        settings.eps_duality_gap_abs = settings.eps_duality_gap_rel = EPS
-        settings.preconditioner_reuse_on_update = True
-        # There always is a solution, so no claim that there is none is to be believed early.
-        settings.eps_primal_inf = settings.eps_dual_inf = NEVER_INFEASIBLE_EPS
-        settings.verbose = False
-        solver.setup(**_matrices(form), c=form.c, b=form.b, h_u=form.h, x_l=form.low, x_u=form.high)
-        return solver
+        self._solver = Solver(self._form)
 
     def solve(
         self, portfolio: Portfolio, bias: FloatArray, *, iterations: int = 100, learned: Experience | None = None
@@ -263,10 +245,11 @@ class Master:
         now = stores(portfolio, self.zones, efficiency_frac=self._efficiency_frac)
         if learned is not None:
             now = _taught(now, learned, portfolio.hours)
-        changed = _Vectors(self._form)
+        changed = Vectors(self._form)
         self._fill(changed, portfolio, now, bias)
-        self._solver.settings.max_iter = iterations
-        found = self._run(changed)
+        self._solver.iterations = iterations
+        rest_frac = REST_FRAC / max(1.0, *astuple(self._weights), float(np.abs(portfolio.price).max()))
+        found = self._in_order(changed, rest_frac)
         for everywhere in (False, True):
             charge, discharge = self._of(found.x, "charge"), self._of(found.x, "discharge")
             both = np.minimum(charge, discharge) > np.maximum(BOTH_MAX_FRAC * now.power_w[:, None] / self._scale_w, EPS)
@@ -278,7 +261,7 @@ class Master:
             gives = discharge >= self._efficiency_frac[:, None] ** 2 * charge
             changed.shut("charge", one_way & gives)
             changed.shut("discharge", one_way & ~gives)
-            found = self._run(changed)
+            found = self._in_order(changed, rest_frac)
         return self._solution(found, portfolio, now)
 
     def moved(self, solution: Solution) -> FloatArray:
@@ -288,32 +271,33 @@ class Master:
             moved += self.support @ solution.reactive_var
         return moved
 
-    def _run(self, changed: "_Vectors") -> "_Found":
-        # With its matrices, or each update scales them to and fro, and what comes out depends on the plans before.
-        self._solver.update(
-            **self._matrices, c=changed.c, b=changed.b, h_u=changed.h, x_l=changed.low, x_u=changed.high
-        )
-        status, result = self._solver.solve(), self._solver.result
-        # The result of an earlier solve stays in the solver when a later one fails.
-        if status == piqp.PIQP_SOLVED:
-            # Of a variable that both bounds pin, each dual is any number: their difference is the price.
-            price = np.abs(np.nan_to_num(np.array(result.z_bu)) - np.nan_to_num(np.array(result.z_bl)))
-            return _Found(np.array(result.x), price, int(result.info.iter), float(result.info.primal_obj), "PIQP")
-        return _second(changed.form(), self._solver.settings.max_iter, f"PIQP: {status.name}")
+    def _in_order(self, changed: Vectors, rest_frac: float) -> Found:
+        """What comes first as good as it can be, each day's in its turn, and then the rest by weights.
+
+        Each bound is of a solution that keeps all bounds before it, so that there always is one that keeps them all.
+        """
+        bounded, iterations = changed.copy(), 0
+        for aim in self._first:
+            best = self._solver.run(bounded.alone(AIM_VARIABLES[aim], rest_frac))
+            best_pu = self._of(best.x, AIM_VARIABLES[aim])
+            bounded.put(AIM_VARIABLES[aim], high=best_pu + KEPT_PU)
+            iterations += best.iterations
+        found = self._solver.run(bounded)
+        return replace(found, iterations=iterations + found.iterations)
 
     def _of(self, x: FloatArray, name: str) -> FloatArray:
         place, shape = self._form.columns[name]
         values: FloatArray = x[place].reshape(shape, order="F")
         return values
 
-    def _fill(self, put: "_Vectors", portfolio: Portfolio, now: Stores, bias: FloatArray) -> None:
+    def _fill(self, put: Vectors, portfolio: Portfolio, now: Stores, bias: FloatArray) -> None:
         scale, hours, desk = self._scale_w, portfolio.hours, portfolio.desk
         first = np.cumsum(hours) <= desk.hold_h + 1e-9
         emergency = first & desk.emergency
         put.put("charge", high=np.where(emergency, 0.0, now.charge_max_w) / scale)
         put.put("discharge", high=now.discharge_max_w / scale)
         put.put("stored", low=now.low_wh / scale, high=now.high_wh / scale)
-        put.cost("discharge", -EMERGENCY_VALUE * hours * emergency)
+        put.above("discharge", -EMERGENCY_VALUE * hours * emergency)
         start = np.zeros((self.zones.block.size, len(hours)))
         start[:, 0] = now.stored_wh / scale
         put.equal("stored", start)
@@ -323,7 +307,7 @@ class Master:
         self._fill_fleet(put, portfolio, now)
         self._fill_limits(put, portfolio, bias, first)
 
-    def _fill_course(self, put: "_Vectors", portfolio: Portfolio) -> None:
+    def _fill_course(self, put: Vectors, portfolio: Portfolio) -> None:
         scale, hours, period_h = self._scale_w, portfolio.hours, portfolio.period_h
         past, previous = portfolio.past_net_w / scale, portfolio.previous_w.sum(axis=0) / scale
         days = portfolio.counted()
@@ -345,7 +329,7 @@ class Master:
         put.cost("net", pull)
         put.cost("fleet", -2.0 * self._weights.change * _CHANGE_COST * hours / period_h * previous)
 
-    def _fill_fleet(self, put: "_Vectors", portfolio: Portfolio, now: Stores) -> None:
+    def _fill_fleet(self, put: Vectors, portfolio: Portfolio, now: Stores) -> None:
         scale, desk = self._scale_w, portfolio.desk
         lowest_w = np.minimum(desk.reserve_down_w - now.charge_max_w.sum(axis=0), 0.0)
         highest_w = np.maximum(now.discharge_max_w.sum(axis=0) - desk.reserve_up_w, 0.0)
@@ -363,7 +347,7 @@ class Master:
     def _slack_cost(self, portfolio: Portfolio) -> float:
         return SLACK_COST + 10.0 * float(np.abs(portfolio.price * portfolio.hours).max())
 
-    def _fill_limits(self, put: "_Vectors", portfolio: Portfolio, bias: FloatArray, first: BoolArray) -> None:
+    def _fill_limits(self, put: Vectors, portfolio: Portfolio, bias: FloatArray, first: BoolArray) -> None:
         scale, feeders, zones = self._scale_w, portfolio.feeders, self.zones
         chosen = zones.feeders
         pv_w = np.vstack([feeders.pv_w[chosen], feeders.pv_w.sum(axis=0) - feeders.pv_w[chosen].sum(axis=0)])
@@ -394,7 +378,7 @@ class Master:
             put.equal("row", base / unit)
             put.slack("row", self._slack_cost(portfolio))
 
-    def _solution(self, found: "_Found", portfolio: Portfolio, now: Stores) -> Solution:
+    def _solution(self, found: Found, portfolio: Portfolio, now: Stores) -> Solution:
         scale, x = self._scale_w, found.x
         injected_w = np.clip(
             scale * (self._of(x, "discharge") - self._of(x, "charge")), -now.charge_max_w, now.discharge_max_w
@@ -449,79 +433,3 @@ class Master:
                 for row in np.flatnonzero((dual > 1e-4).any(axis=1))
             ]
         return tuple(found)
-
-
-class _Vectors:
-    """The vectors of a standard form, to be filled by name for one solve."""
-
-    def __init__(self, form: StandardForm) -> None:
-        self._form = form
-        self.c, self.b, self.h = form.c.copy(), form.b.copy(), form.h.copy()
-        self.low, self.high = form.low.copy(), form.high.copy()
-
-    def form(self) -> StandardForm:
-        """The standard form with these vectors."""
-        return replace(self._form, c=self.c, b=self.b, h=self.h, low=self.low, high=self.high)
-
-    def put(self, name: str, *, low: FloatArray | None = None, high: FloatArray | None = None) -> None:
-        place, shape = self._form.columns[name]
-        if low is not None:
-            self.low[place] = np.broadcast_to(low, shape).ravel(order="F")
-        if high is not None:
-            self.high[place] = np.broadcast_to(high, shape).ravel(order="F")
-
-    def shut(self, name: str, where: BoolArray) -> None:
-        """Set upper bounds to zero, shape of the variable."""
-        self.high[self._form.columns[name][0]][where.ravel(order="F")] = 0.0
-
-    def less(self, name: str, value: FloatArray) -> None:
-        self.h[self._form.inequalities[name]] = value.ravel(order="F")
-
-    def cost(self, name: str, value: FloatArray) -> None:
-        place, shape = self._form.columns[name]
-        self.c[place] += np.broadcast_to(value, shape).ravel(order="F")
-
-    def slack(self, name: str, cost: float) -> None:
-        for side in ("over", "under"):
-            self.c[self._form.columns[f"{name}_{side}"][0]] = cost
-
-    def equal(self, name: str, value: FloatArray) -> None:
-        self.b[self._form.equations[name]] = value.ravel(order="F")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Found:
-    """What a solver found."""
-
-    x: FloatArray
-    price: FloatArray
-    """What a little more room for x is worth: the difference of the duals of its bounds, without sign."""
-    iterations: int
-    objective: float
-    solver: str
-
-
-def _second(form: StandardForm, iterations: int, before: str) -> _Found:
-    """Clarabel, the reference, for what PIQP gives up on: slower, and by another method.
-
-    Raises
-    ------
-    PlanError
-        Its solution is not solved either.
-    """
-    upper, lower = np.flatnonzero(np.isfinite(form.high)), np.flatnonzero(np.isfinite(form.low))
-    every = eye_array(len(form.c), format="csr")
-    rows = vstack([form.a, form.g, every[upper], -every[lower]], format="csc")
-    limits = np.concatenate([form.b, form.h, form.high[upper], -form.low[lower]])
-    cones = [clarabel.ZeroConeT(len(form.b)), clarabel.NonnegativeConeT(len(limits) - len(form.b))]
-    settings = clarabel.DefaultSettings()
-    settings.verbose, settings.max_iter = False, iterations
-    solver = clarabel.DefaultSolver(csc_matrix(triu(form.p)), form.c, csc_matrix(rows), limits, cones, settings)
-    solution = solver.solve()
-    if str(solution.status) != "Solved":
-        raise PlanError(f"no plan: {before}; Clarabel: {solution.status} after {solution.iterations} iterations")
-    price = np.zeros(len(form.c))
-    duals = np.array(solution.z)[len(form.b) + len(form.h) :]
-    price[upper] += duals[: len(upper)]
-    price[lower] -= duals[len(upper) :]
-    return _Found(np.array(solution.x), np.abs(price), int(solution.iterations), float(solution.obj_val), "Clarabel")

@@ -109,6 +109,7 @@ class Brain:
             scale_w=package.peak_w,
             shared_steps=shared_steps(plan.hours, SHARED_H),
             fairness=Fairness(plan.fairness),
+            first=plan.order,
         )
         self._cycle = CycleSettings(
             shared_h=SHARED_H,

@@ -17,6 +17,8 @@ from derms.service.worth import FLEET_RAMP, HELD_RESERVE, steepest_w
 LEAST_FRAC = 1e-3
 """Of the planner's scale, or of what a device can: a smaller difference is no reason."""
 DAY_TEXT = "%a %H:%M"
+AIMS = {"peak": "peak", "ramp_3h": "three-hour ramp"}
+"""What aims are called that can come before all weights."""
 ENERGIES = ("state of charge", "energy due")
 """How limits begin whose amounts are energies."""
 
@@ -49,6 +51,9 @@ def _aims(decided: Decided, given: Portfolio, plan: FleetPlan, zone: tzinfo) -> 
     """What the plan does for peak, ramp and energy, against no store moving and no PV held back."""
     bare_w, net_w = given.feeders.net_load_w.sum(axis=0), plan.solution.net_w
     state, days = decided.planner_state, given.counted()
+    if state is not None and state.first:
+        first, *then = (AIMS[aim] for aim in state.first)
+        yield Reason(Why.ORDER, ", then ".join([f"{first} first", *then, "the rest by weights"]))
     least_w = LEAST_FRAC * (state.scale_w if state is not None else float(np.abs(bare_w).max()))
     for has, floor_w in zip(days.has(), days.peak_w, strict=True):
         before_w, after_w = (float(course_w[has].max(initial=-np.inf)) for course_w in (bare_w, net_w))

@@ -21,7 +21,8 @@ from derms.domain.arrays import FloatArray
 from derms.domain.settings import PlanWeights
 from derms.optimize.fleet import FleetPlanner
 from derms.optimize.horizon import StandardForm
-from derms.optimize.master import Master, _Found, _Vectors
+from derms.optimize.master import Master
+from derms.optimize.solver import Found, Solver, Vectors, set_up
 from tests.optimize.territory import territory
 
 REPLANS = 5
@@ -35,16 +36,17 @@ def forms(ders: int, feeders: int) -> list[StandardForm]:
     """The problem of each re-plan, as the planner has it once it has learned what binds."""
     seen: list[StandardForm] = []
 
-    class Watched(Master):
-        def _run(self, changed: _Vectors) -> _Found:
+    class Watched(Solver):
+        def run(self, changed: Vectors) -> Found:
             seen.append(changed.form())
-            return super()._run(changed)
+            return super().run(changed)
 
     first = territory(ders=ders, feeders=feeders, congested=feeders // 2, seed=SEED)
     scale_w = float(first.feeders.net_load_w.sum(axis=0).max())
     planner = FleetPlanner(PlanWeights(), scale_w=scale_w, shared_steps=12)
     zones = planner.plan(first).zones
-    master = Watched(first.checked(), zones, PlanWeights(), scale_w=scale_w)
+    master = Master(first.checked(), zones, PlanWeights(), scale_w=scale_w)
+    master._solver = Watched(master._form)
     for number in range(REPLANS + 1):
         later = territory(
             ders=ders, feeders=feeders, congested=feeders // 2, seed=SEED, shift_h=number / 12, noise=0.005
@@ -57,7 +59,7 @@ def forms(ders: int, feeders: int) -> list[StandardForm]:
 
 def piqp_solver(first: StandardForm) -> Solve:
     """PIQP as the product sets it up."""
-    solver = Master._set_up(first)
+    solver = set_up(first)
 
     def solve(form: StandardForm) -> FloatArray | None:
         solver.update(c=form.c, b=form.b, h_u=form.h, x_l=form.low, x_u=form.high)

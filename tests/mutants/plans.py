@@ -6,6 +6,7 @@ VERIFY = "derms/optimize/verify.py"
 VERIFY_FLEET = "derms/optimize/verify_fleet.py"
 VERIFY_STORES = "derms/optimize/verify_stores.py"
 MASTER = "derms/optimize/master.py"
+SOLVER = "derms/optimize/solver.py"
 GATES = "derms/forecast/gates.py"
 INTAKE = "derms/scada/intake.py"
 PACKING = "derms/domain/packing.py"
@@ -17,6 +18,7 @@ _FLEET = (
 )
 _STORES = ("tests/optimize/test_verify_stores.py",)
 _SOLVER = ("tests/optimize/test_fleet.py::test_a_solver_that_fails_gives_no_plan_and_not_the_last_one",)
+_ORDER = ("tests/optimize/test_order.py",)
 _GATES = ("tests/forecast/test_gates.py",)
 _INTAKE = ("tests/scada/test_intake.py",)
 _FILE = ("tests/scada/test_file_scada.py",)
@@ -124,14 +126,28 @@ PLANS: tuple[Fault, ...] = (
     ),
     Fault(
         "a plan is accepted from a solver that came to its limit",
-        MASTER,
+        SOLVER,
         "        if status == piqp.PIQP_SOLVED:\n",
         "        if status in (piqp.PIQP_SOLVED, piqp.PIQP_MAX_ITER_REACHED):\n",
         _SOLVER,
     ),
     Fault(
-        "a plan is accepted from the second solver, whatever that calls it",
+        "what comes first is weighed again once it has been found",
         MASTER,
+        "            bounded.put(AIM_VARIABLES[aim], high=best_pu + KEPT_PU)\n",
+        "",
+        _ORDER,
+    ),
+    Fault(
+        "limits are as light as the rest while what comes first is found",
+        SOLVER,
+        "            self.c[place] = self._above[place] = cost\n",
+        "            self.c[place] = cost\n",
+        _ORDER,
+    ),
+    Fault(
+        "a plan is accepted from the second solver, whatever that calls it",
+        SOLVER,
         '    if str(solution.status) != "Solved":\n',
         "    if not len(solution.x):\n",
         _SOLVER,

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from derms.domain.settings import PlanWeights
+from derms.domain.settings import ORDERS, PlanSettings, PlanWeights
 from derms.errors import PlanError
 from derms.optimize.fleet import FleetPlanner
 from derms.optimize.portfolio import Portfolio, Rank
@@ -56,8 +56,10 @@ def main() -> None:
     """Plan each state, count, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--states", type=int, default=10_000)
-    states, rng = parser.parse_args().states, np.random.default_rng(20260415)
-    planner = FleetPlanner(PlanWeights(), scale_w=SCALE_W, shared_steps=SHARED)
+    parser.add_argument("--first", choices=ORDERS, help="what comes before all weights")
+    asked, rng = parser.parse_args(), np.random.default_rng(20260415)
+    states, order = asked.states, PlanSettings(first=asked.first).order
+    planner = FleetPlanner(PlanWeights(), scale_w=SCALE_W, shared_steps=SHARED, first=order)
     without, unexplained = 0, 0
     for number in range(states):
         given = measured(rng)

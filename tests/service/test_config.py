@@ -93,13 +93,14 @@ def test_every_setting_can_be_given(tmp_path: Path) -> None:
     (tmp_path / "past.csv").write_text("time_utc,net_load_kw\n2026-04-14T00:15:00Z,812.5\n")
     site = SITE.replace("[fleet]", 'mode = "auto"\n[fleet]') + (
         '[scada]\nnet_load = "head"\nhistory = "past.csv"\n[field]\npoll_s = 5\n[dispatch]\nsettle_s = 30.5\n'
-        "[plan]\nhorizon_h = 12\n[plan.weights]\nramp_3h = 4\n[estimate]\nevery_s = 30\n"
+        "[plan]\nhorizon_h = 12\nfirst = 'ramp_3h, peak'\n[plan.weights]\nramp_3h = 4\n[estimate]\nevery_s = 30\n"
         '[storage]\ndirectory = "/var/lib/derms"\n'
     )
     read = load(tmp_path, site)
     assert (read.mode, read.net_load_id, read.history) == (Mode.AUTO, "head", tmp_path / "past.csv")
     assert (read.field.poll_s, read.dispatch.settle_s, read.estimate.every_s) == (5, 30.5, 30)
     assert (read.plan.horizon_h, read.plan.weights.ramp_3h, read.plan.weights.peak) == (12, 4, 1)
+    assert read.plan.order == ("ramp_3h", "peak")
     assert read.storage == Path("/var/lib/derms")
 
 
@@ -340,6 +341,8 @@ peak = "high"
         ("[dispatch]\nreversion_s = 600", "line 10", "interval_s = 300 is too long for reversion_s = 600"),
         ("[field]\nfrozen_after_s = 20", "line 10", "stale_after_s = 35 is too long for frozen_after_s"),
         ("[plan]\nstep_min = 20", "line 11", "[plan] step_min = 20"),
+        ('[plan]\nfirst = "peek"', "line 11", "[plan] first = 'peek'"),
+        ('[plan]\nfirst = "peak, peak"', "line 11", "[plan] first = 'peak, peak'"),
         ("[plan]\nhorizon_h = 12.5", "line 11", "horizon_h = 12.5 is not a whole number of hours"),
         ('[scada]\nnet_load = "pv01"', "line 11", "net_load = 'pv01' is not a meter of the fleet"),
         ("plan = 3", "line 10", "unknown key 'plan' in [fleet]"),

@@ -484,6 +484,18 @@ def test_a_reserve_beyond_the_batteries_that_are_there_gives_way_and_what_is_kep
     assert replayed(found).same
 
 
+def test_what_comes_first_is_told_in_its_order_and_the_plan_is_made_again(usual: Decided) -> None:
+    portfolio = portfolio_of(ders=8, congested=1)
+    for first, text in (
+        (("peak", "ramp_3h"), "peak first, then three-hour ramp, then the rest by weights"),
+        (("ramp_3h",), "three-hour ramp first, then the rest by weights"),
+    ):
+        found = record(portfolio, planner_for(portfolio, first=first))
+        assert codes(found)[Why.ORDER] == text
+        assert replayed(found).same
+    assert Why.ORDER not in codes(usual)
+
+
 def test_every_peak_has_its_day() -> None:
     portfolio = portfolio_of()
     midnight = np.cumsum(portfolio.hours) > 10.0
