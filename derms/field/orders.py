@@ -180,7 +180,7 @@ class Orders:
 
     def hang(self, kind: TagKind, scope: Scope, text: str, author: str) -> Tag | Refused:
         """Hang a tag; one that forbids manual control ends what was set by hand: it does not come back later."""
-        if refused := self._nobody_under(scope):
+        if refused := self.nobody_under(scope):
             return refused
         try:
             board = self.board.hung(kind, scope, text, author, self.clock.utc())
@@ -229,7 +229,7 @@ class Orders:
 
     def set_mode(self, scope: Scope, to: ControlMode, author: str, why: str) -> tuple[Area, ...] | Refused:
         """Put a feeder or group, or every feeder, into another mode; a promotion needs its evidence."""
-        if refused := self._nobody_under(scope):
+        if refused := self.nobody_under(scope):
             return refused
         if scope.level is Level.DEVICE:
             return Refused((Reason("scope", "modes are of feeders and groups: a tag keeps a device out"),))
@@ -354,6 +354,16 @@ class Orders:
         text = f"{substitute.column} of {device} is taken to be {substitute.value:g}: {substitute.text}"
         return self._change(kept, "substituted", text, substitute.author, Severity.WARNING) or substitute
 
+    def remove_substitute(self, row: int, column: str, author: str) -> Substitute | Refused:
+        """Have a measured value again; anybody may, and the event says who did."""
+        now_s, what = self.clock.monotonic_s(), f"{column} of {self.places.devices[row]}"
+        live = [it for it in self.kept.substitutes if now_s < it.until_s]
+        found = next((it for it in live if (it.row, it.column) == (row, column)), None)
+        if found is None:
+            return Refused((Reason("request", f"nothing stands in the place of {what}"),))
+        kept = replace(self.kept, substitutes=tuple(it for it in live if it is not found))
+        return self._change(kept, "substitute-off", f"{what} is what is measured again", author) or found
+
     # Keeping
 
     @property
@@ -430,7 +440,8 @@ class Orders:
         self._called.set()
         self._event(kind, f"{author}: {text}", severity)
 
-    def _nobody_under(self, scope: Scope) -> Refused | None:
+    def nobody_under(self, scope: Scope) -> Refused | None:
+        """A refusal where no device is under a scope."""
         if self.places.under(scope).any():
             return None
         return Refused((Reason("scope", f"there is no {scope}"),))

@@ -133,6 +133,14 @@ class PutSubstitute:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoveSubstitute:
+    """Have the measured value again before the substitute ends."""
+
+    device: str
+    column: str
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """It holds."""
 
@@ -299,8 +307,8 @@ TYPES: Mapping[str, tuple[str, ...]] = {
     "derms.domain.tags": ("Tag", "TagKind"),
     "derms.link.orders": (
         *("ApprovePlan", "AskWhy", "CancelCommand", "CommandSelected", "Done", "GiveBackLock", "HangTag"),
-        *("OperateCommand", "PutSubstitute", "SelectCommand", "SetMode", "Show", "Shown", "ShownDevice", "ShownLatch"),
-        *("ShownLock", "ShownLoss", "ShownMark", "ShownMode", "ShownScorecard", "ShownSubstitute", "TakeLock"),
-        *("TakeOffTag", "WhyNot"),
+        *("OperateCommand", "PutSubstitute", "RemoveSubstitute", "SelectCommand", "SetMode", "Show", "Shown"),
+        *("ShownDevice", "ShownLatch", "ShownLock", "ShownLoss", "ShownMark", "ShownMode", "ShownScorecard"),
+        *("ShownSubstitute", "TakeLock", "TakeOffTag", "WhyNot"),
     ),
 }

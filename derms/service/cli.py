@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from derms.domain.mode import Mode
 from derms.errors import ConfigError, DermsError, Problem
 from derms.service import order_commands, plugins
+from derms.service.exit_status import FAILED, INTERRUPTED, OK, WRONG_INPUT
 
 if TYPE_CHECKING:
     from derms.service.config import Site
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
 ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
 NAME_SHOWN = 120
 """Characters of a file name that a message shows."""
-
-OK, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
-"""Exit statuses; the last is that of shells after Ctrl-C."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -40,12 +40,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     _verb(
         commands, "show", "show", "who has each device, tags, modes, stops, what loss of control would do", scope=True
     )
-    substitute = _verb(commands, "substitute", "substitute", "put a value in the place of a measured one")
-    substitute.add_argument("--device", required=True, metavar="ID")
-    substitute.add_argument("--column", required=True, choices=COLUMNS)
-    substitute.add_argument("--value", required=True, type=float, help="in the unit at the end of the column's name")
-    substitute.add_argument("--text", required=True, help="why")
-    substitute.add_argument("--for", dest="hold_s", type=seconds, default=HOUR_S, metavar="TIME")
+    _add_substitute(commands)
 
 
 def _group(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, text: str) -> Any:
@@ -90,6 +85,17 @@ def _add_set(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     _add_value(put)
     put.add_argument("--release", action="store_true", help="give up what people have set")
     put.add_argument("--yes", action="store_true", help="do not ask before it goes out")
+
+
+def _add_substitute(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "put a value in the place of a measured one; or have the measured one again with --release"
+    put = _verb(commands, "substitute", "substitute", text)
+    put.add_argument("--device", required=True, metavar="ID")
+    put.add_argument("--column", required=True, choices=COLUMNS)
+    put.add_argument("--value", type=float, help="in the unit at the end of the column's name")
+    put.add_argument("--text", help="why")
+    put.add_argument("--for", dest="hold_s", type=seconds, default=HOUR_S, metavar="TIME", help="such as 30min or 2h")
+    put.add_argument("--release", action="store_true", help="take back the value in the place of the measured one")
 
 
 def _add_value(parser: argparse.ArgumentParser) -> None:

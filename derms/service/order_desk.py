@@ -28,6 +28,7 @@ from derms.link.orders import (
     HangTag,
     OperateCommand,
     PutSubstitute,
+    RemoveSubstitute,
     SelectCommand,
     SetMode,
     Show,
@@ -62,6 +63,7 @@ class OrderDesk:
             CancelCommand: self.cancel,
             AskWhy: self.why,
             PutSubstitute: self.substitute,
+            RemoveSubstitute: self.remove_substitute,
             Show: self.show,
         }
 
@@ -133,7 +135,9 @@ class OrderDesk:
             return Done(f"selection {request.number} is dropped")
         return Refused((Reason("selection", f"{author} has no selection {request.number}"),))
 
-    async def why(self, request: AskWhy, author: str) -> WhyNot:
+    async def why(self, request: AskWhy, author: str) -> WhyNot | Refused:
+        if refused := self._orders.nobody_under(request.scope):
+            return refused
         asked = Asked(author, request.scope, request.quantity, request.value_w, request.hold_s)
         facts, silent = self._facts(request.quantity), self._silent()
         person = (*permissives.why_not(asked, facts, self._orders.selections), *silent)
@@ -142,18 +146,24 @@ class OrderDesk:
     async def substitute(self, request: PutSubstitute, author: str) -> Done | Refused:
         row = self._orders.fleet.index.get(request.device)
         if row is None:
-            return Refused((Reason("request", f"there is no device {request.device}"),))
+            return _no_device(request.device)
         until_s = self._orders.clock.monotonic_s() + request.hold_s
         put = Substitute(row, request.column, request.value, author, request.text, until_s)
         found = await self._orders.durably(lambda: self._orders.substitute(put, more_s=request.hold_s))
         text = f"{request.column} of {request.device} is taken to be {request.value:g} for {request.hold_s:.0f} s"
         return Done(text) if isinstance(found, Substitute) else found
 
+    async def remove_substitute(self, request: RemoveSubstitute, author: str) -> Done | Refused:
+        row = self._orders.fleet.index.get(request.device)
+        if row is None:
+            return _no_device(request.device)
+        found = await self._orders.durably(lambda: self._orders.remove_substitute(row, request.column, author))
+        text = f"{request.column} of {request.device} is what is measured again"
+        return Done(text) if isinstance(found, Substitute) else found
+
     async def show(self, request: Show, author: str) -> object:
-        places, scope = self._orders.places, request.scope
-        if scope is not None and not places.under(scope).any():
-            return Refused((Reason("scope", f"there is no {scope}"),))
-        return shown(self._orders, self._reconciler, scope)
+        refused = self._orders.nobody_under(request.scope)
+        return refused or shown(self._orders, self._reconciler, request.scope)
 
     def _silent(self) -> tuple[Reason, ...]:
         """Why no new value goes out at all."""
@@ -220,3 +230,7 @@ class OrderDesk:
                 known = identity is not None and quantity in identity.capabilities.takes
                 takes[row] = known if identity is not None else USUAL[device.kind] is quantity
         return takes
+
+
+def _no_device(name: str) -> Refused:
+    return Refused((Reason("request", f"there is no device {name}"),))
