@@ -42,6 +42,8 @@ EVERY_S = 1.0
 """Between two looks at the ladder."""
 GATEWAY = "gateway"
 """Author of what the gateway lays down by itself."""
+NUMBERS = 10_000
+"""After a loss tags and stops are numbered from the fencing token times this: no number of before comes again."""
 LOST = (
     "the file of orders could not be read: tags and stops of before may be missing here; "
     "see that nothing is worked on or stopped, then take this tag off"
@@ -110,13 +112,15 @@ class Orders:
         fresh: bool,
         start: ControlMode = ControlMode.AUTO,
         disk: Disk = SYSTEM_DISK,
+        token: int = 1,
+        boot: str = "",
     ) -> "Orders":
-        """The orders in a file, or none yet on a `fresh` storage.
+        """The orders in a file, or none yet on a `fresh` storage; for a fencing token, and the boot of the clock.
 
         Where the file is damaged or missing, everything is in SHADOW and a control inhibit hangs over it: nobody knows
         what was tagged and stopped since the copy before, which is taken if it can be read.
         """
-        file = OrdersFile(path, clock, disk)
+        file = OrdersFile(path, clock, disk, boot)
         orders = cls(fleet, places, site, clock, on_event, file)
         try:
             if fresh and not file.there:
@@ -124,22 +128,24 @@ class Orders:
             else:
                 orders.kept = file.load(places.devices)
         except (OSError, RecordError) as error:
-            orders.kept = orders._after_loss()
+            orders.kept = orders._after_loss(token)
             orders._event("orders-lost", f"{LOST} ({error})", Severity.ALARM)
         if failed := orders.saver.in_place(orders.kept):
             orders.saver.hold(orders.kept)
             orders.saver.fails(failed, Severity.WARNING)
         return orders
 
-    def _after_loss(self) -> Kept:
+    def _after_loss(self, token: int) -> Kept:
         try:
             assert self.file is not None
             kept = self.file.load(self.places.devices, before=True)
         except (OSError, RecordError):
             kept = Kept()
-        board = kept.board.hung(TagKind.CONTROL_INHIBIT, EVERYTHING, LOST, GATEWAY, self.clock.utc())
+        last_tag, last_latch = (max(last, NUMBERS * token) for last in (kept.board.last, kept.last_latch))
+        numbered, at = replace(kept.board, last=last_tag), self.clock.utc()
+        board = numbered.hung(TagKind.CONTROL_INHIBIT, EVERYTHING, LOST, GATEWAY, at)
         areas = tuple(area for area in kept.areas if area.mode.level < ControlMode.SHADOW.level)
-        return replace(kept, board=board, areas=areas, start=ControlMode.SHADOW)
+        return replace(kept, board=board, areas=areas, last_latch=last_latch, start=ControlMode.SHADOW)
 
     @property
     def laid(self) -> Laid:

@@ -76,6 +76,7 @@ class GatewayPart:
             disk=around.disk,
             on_event=self._event,
             measure=lambda snapshot: measured(self.scada.reading(snapshot)),
+            boot=boot,
         )
         self._silenced = self.gateway.orders.silenced
         self.desk = GatewayDesk(

@@ -238,15 +238,29 @@ ORDERS: tuple[Fault, ...] = (
     Fault(
         "after orders were lost nothing is inhibited",
         ORDERS_HELD,
-        "board = kept.board.hung(TagKind.CONTROL_INHIBIT, EVERYTHING, LOST, GATEWAY, self.clock.utc())",
-        "board = kept.board",
+        "board = numbered.hung(TagKind.CONTROL_INHIBIT, EVERYTHING, LOST, GATEWAY, at)",
+        "board = numbered",
         _FILE,
     ),
     Fault(
         "the time for which nobody ran does not count for what people have set",
         ORDERS_FILE,
-        " - saved.monotonic_s - down_s)",
-        " - saved.monotonic_s)",
+        "now_s - self.monotonic_s - (clock.utc() - self.utc).total_seconds()",
+        "now_s - self.monotonic_s",
+        _FILE,
+    ),
+    Fault(
+        "a wall clock that is put moves the ends of what people have set",
+        ORDERS_FILE,
+        "if boot and boot == self.boot and now_s >= self.monotonic_s:",
+        "if False:",
+        _FILE,
+    ),
+    Fault(
+        "after orders were lost numbers of tags and stops come again",
+        ORDERS_HELD,
+        "max(last, NUMBERS * token)",
+        "last",
         _FILE,
     ),
     Fault(
