@@ -266,6 +266,10 @@ class ShownDevice:
     tags: tuple[int, ...]
     locked_by: str
     stopped: bool
+    service: str
+    """How it stands without service, by a stop or without an order; empty while it is in service, as far as known."""
+    foreign: bool
+    """It holds a command that is not ours."""
     handed_over: bool
     """It is left to another master for now."""
 

@@ -90,7 +90,7 @@ class GatewayPart:
         gateway = self.gateway
         return {
             **self.desk.handlers(),
-            **OrderDesk(gateway.orders, gateway.reconciler).handlers(),
+            **OrderDesk(gateway.orders, gateway.reconciler, gateway.stop_desk.service_of).handlers(),
             **stop_handlers.handlers(gateway.stop_desk),
         }
 

@@ -1,6 +1,6 @@
 """Where people, through commands and later screens, find the gateway's orders: tags, locks, modes, values by hand."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -45,9 +45,13 @@ USUAL = {DeviceKind.BATTERY: Quantity.P_SET, DeviceKind.PV: Quantity.P_LIMIT}
 class OrderDesk:
     """Answers for a gateway's orders; the author of each request is who the link says it is."""
 
-    def __init__(self, orders: Orders, reconciler: Reconciler) -> None:
+    def __init__(
+        self, orders: Orders, reconciler: Reconciler, service_of: Callable[[int], str] = lambda row: ""
+    ) -> None:
+        """`service_of` says how a device stands that is out of service."""
         self._orders = orders
         self._reconciler = reconciler
+        self._service_of = service_of
 
     def handlers(self) -> Mapping[type, Handler]:
         """By the request that each answers."""
@@ -163,7 +167,7 @@ class OrderDesk:
 
     async def show(self, request: Show, author: str) -> object:
         refused = self._orders.nobody_under(request.scope)
-        return refused or shown(self._orders, self._reconciler, request.scope)
+        return refused or shown(self._orders, self._reconciler, request.scope, self._service_of)
 
     def _silent(self) -> tuple[Reason, ...]:
         """Why no new value goes out at all."""
