@@ -65,14 +65,19 @@ class ApprovePlan:
 
 
 @dataclass(frozen=True, slots=True)
-class SelectCommand:
-    """Select a value by hand; answered with CommandSelected or Refused."""
+class Wanted:
+    """What a person wants of devices by hand."""
 
     scope: Scope
     quantity: Quantity
     value_w: float | None
     """For each device [W]; None gives up what people have set."""
     hold_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SelectCommand(Wanted):
+    """Select a value by hand; answered with CommandSelected or Refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +105,8 @@ class CancelCommand:
 
 
 @dataclass(frozen=True, slots=True)
-class AskWhy:
-    """Why can't I, and why doesn't the plan? Answered with WhyNot."""
-
-    scope: Scope
-    quantity: Quantity
-    value_w: float | None
-    hold_s: float
+class AskWhy(Wanted):
+    """Why can't I, and why doesn't the plan? Answered with WhyNot, or Refused where there is no such device."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from derms.link.orders import (
     Show,
     TakeLock,
     TakeOffTag,
+    Wanted,
     WhyNot,
 )
 from derms.service.order_view import shown
@@ -111,7 +112,7 @@ class OrderDesk:
         return refused or Done(f"plan {request.plan_id} goes out where the mode is advise")
 
     async def select(self, request: SelectCommand, author: str) -> CommandSelected | Refused:
-        asked = Asked(author, request.scope, request.quantity, request.value_w, request.hold_s)
+        asked = _asked(request, author)
         facts = self._facts(request.quantity)
         if silent := self._silent():
             return Refused((*permissives.why_not(asked, facts, self._orders.selections), *silent))
@@ -142,7 +143,7 @@ class OrderDesk:
     async def why(self, request: AskWhy, author: str) -> WhyNot | Refused:
         if refused := self._orders.nobody_under(request.scope):
             return refused
-        asked = Asked(author, request.scope, request.quantity, request.value_w, request.hold_s)
+        asked = _asked(request, author)
         facts, silent = self._facts(request.quantity), self._silent()
         person = (*permissives.why_not(asked, facts, self._orders.selections), *silent)
         return WhyNot(person, (*self._against_plans(asked, facts), *silent), permissives.notes(asked, facts))
@@ -234,6 +235,10 @@ class OrderDesk:
                 known = identity is not None and quantity in identity.capabilities.takes
                 takes[row] = known if identity is not None else USUAL[device.kind] is quantity
         return takes
+
+
+def _asked(request: Wanted, author: str) -> Asked:
+    return Asked(author, request.scope, request.quantity, request.value_w, request.hold_s)
 
 
 def _no_device(name: str) -> Refused:
