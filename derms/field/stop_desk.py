@@ -97,7 +97,7 @@ class StopDesk:
         self.sender = StopSender(self.reconciler, self.orders, self.withdrawn, self.on_event)
         self._calls = StopCalls(self.reconciler, self._failed, self._called.set)
         self._ours = np.array([it.is_dispatched and it.id in self.reconciler.drivers for it in fleet.devices])
-        self.shut_out = ShutOut(fleet, self.reconciler.clock, self.on_event, self._ours.copy())
+        self.shut_out = ShutOut(self.orders.places, self.reconciler.clock, self.on_event, self._ours.copy())
         self._away = np.zeros(len(fleet), dtype=np.bool_)
         self._again_s = np.full(len(fleet), -np.inf)
 
@@ -315,6 +315,7 @@ class StopDesk:
     def _search(self, now_s: float) -> None:
         """Ask devices that are at rest, and that no order has out of service, whether they are in service."""
         self._searched_s = now_s
+        self.shut_out.tell()
         reconciler = self.reconciler
         snapshot = reconciler.poller.snapshot()
         p_w = np.where(snapshot.quality == Quality.GOOD, snapshot.p_w, np.nan)

@@ -418,13 +418,13 @@ def test_one_that_a_forgotten_stop_has_ceased_is_an_alarm_and_shown_until_it_is_
             assert isinstance(found, Shown)
             return shown_text(found)
 
-        await asyncio.sleep(2.0)
+        await asyncio.sleep(12.0)
         assert [(event.source, event.severity) for event in rig.events if event.kind == "out-of-service"] == [
             ("bat01", Severity.ALARM)
         ]
         assert ", out of service, and no order says so" in await words()
         await rig.sessions["bat01"].let_in(Ceasing.PERMIT_SERVICE)
-        await asyncio.sleep(70.0)
+        await asyncio.sleep(80.0)
         assert rig.events_of("bat01").count("out-of-service") == 1
         assert rig.events_of("bat01")[-1] == "in-service"
         assert "out of service" not in await words()
