@@ -257,6 +257,20 @@ ORDERS: tuple[Fault, ...] = (
         _FILE,
     ),
     Fault(
+        "a device that a forgotten stop has ceased looks healthy",
+        DESK,
+        "if self.shut_out.looks and now_s - self._searched_s >= SEARCH_S:",
+        "if False:",
+        _desk("one_that_a_forgotten_stop_has_ceased_is_an_alarm_and_shown_until_it_is_back"),
+    ),
+    Fault(
+        "what was given wrong ends like what is refused as things stand",
+        "derms/service/exit_status.py",
+        "return WRONG_INPUT if refused.is_of_request else FAILED",
+        "return FAILED",
+        ("tests/service/test_order_commands.py",),
+    ),
+    Fault(
         "after orders were lost numbers of tags and stops come again",
         ORDERS_HELD,
         "max(last, NUMBERS * token)",
