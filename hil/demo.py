@@ -29,9 +29,9 @@ from derms.errors import DermsError
 from derms.service import plugins
 from derms.service.app import Service
 from derms.service.cadence import run_on_clock
-from derms.service.cli import FAILED, OK, WRONG_INPUT
 from derms.service.clock import LoopClock
 from derms.service.config import load_site
+from derms.service.exit_status import FAILED, INTERRUPTED, OK, WRONG_INPUT
 from derms.service.paced import PacedLoop
 from derms.service.simulated import SimulatedLoop, run_simulated
 from derms.service.surroundings import Surroundings
@@ -49,7 +49,6 @@ DAY = (2026, 4, 15)
 """A spring weekday."""
 ZONE = ZoneInfo("America/Los_Angeles")
 MINUTE_S = 60.0
-INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
 
 

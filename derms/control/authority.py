@@ -20,6 +20,9 @@ from derms.domain.dispatch import Quantity
 from derms.domain.refusal import Reason, Refused
 from derms.domain.scope import Places, Scope
 
+HOLD_MAX_S = 24 * 3600.0
+"""Longest time that a value by hand, a substitute or a lock may stand."""
+
 
 class Rank(IntEnum):
     """Authorities, the highest first."""
@@ -261,8 +264,9 @@ class Locks:
         reasons = self.reasons(lock.owner, lock.scope, places, now_s)
         if not places.under(lock.scope).any():
             reasons = (*reasons, Reason("scope", f"there is no {lock.scope}"))
-        if not now_s < lock.until_s < math.inf:
-            reasons = (*reasons, Reason("expiry", "a lock needs an end that is still to come"))
+        if not now_s < lock.until_s <= now_s + HOLD_MAX_S:
+            text = f"a lock stands for more than 0 and at most {HOLD_MAX_S / 3600:.0f} h: take it again when it ends"
+            reasons = (*reasons, Reason("expiry", text))
         if reasons:
             return Refused(reasons)
         others = tuple(held for held in self.live(now_s) if (held.owner, held.scope) != (lock.owner, lock.scope))

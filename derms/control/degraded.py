@@ -19,8 +19,9 @@ class Rung(IntEnum):
     NO_MODEL = 2
     NO_OPTIMIZER = 3
     NO_DATABASE = 4
-    ISOLATED = 5
-    EMERGENCY = 6
+    NO_BRAIN = 5
+    ISOLATED = 6
+    EMERGENCY = 7
 
     @property
     def word(self) -> str:
@@ -100,6 +101,14 @@ LADDER: tuple[Step, ...] = (
         leave_s=60.0,
         schedules=False,
         text="The database is away: commands are journalled here and go out; new schedules are not taken.",
+    ),
+    Step(
+        Rung.NO_BRAIN,
+        needs="brain_s",
+        enter_s=30.0,  # it gives a sign of life every few seconds
+        leave_s=30.0,
+        schedules=False,
+        text="The brain is silent: nothing is planned, and its last plan holds until its end.",
     ),
     Step(
         Rung.ISOLATED,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from derms.control.authority import Claim, Claims, Locks, Rank, Ticket
+from derms.control.authority import HOLD_MAX_S, Claim, Claims, Locks, Rank, Ticket
 from derms.control.guards import PowerBounds
 from derms.domain.arrays import BoolArray, ByteArray, FloatArray
 from derms.domain.dispatch import Quantity
@@ -22,8 +22,6 @@ from derms.domain.telemetry import TelemetrySnapshot
 
 SELECT_S = 30.0
 """Within which a selection has to be operated."""
-HOLD_MAX_S = 24 * 3600.0
-"""Longest time that a manual setpoint may stand."""
 
 ACT_OF: Mapping[Rank, Act] = {
     Rank.OPERATOR: Act.MANUAL,

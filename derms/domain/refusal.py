@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+OF_REQUEST = frozenset({"request", "scope", "number", "range", "expiry", "glass"})
+"""Words of reasons that lie in what was asked for: asked again it is refused again, however things stand then."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reason:
@@ -18,3 +21,8 @@ class Refused:
     """Nothing was changed; all reasons, not the first only."""
 
     reasons: tuple[Reason, ...]
+
+    @property
+    def is_of_request(self) -> bool:
+        """Whether what was asked for is wrong by itself; otherwise it is refused as things stand now."""
+        return any(reason.by in OF_REQUEST for reason in self.reasons)

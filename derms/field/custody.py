@@ -54,6 +54,11 @@ class Custody:
         """Rows that are left to another master for now."""
         return self._corrections.handed_over
 
+    @property
+    def foreign(self) -> frozenset[int]:
+        """Rows that hold a command which is not ours."""
+        return frozenset(row for row, _ in self._foreign)
+
     def unasked(self, key: Key) -> bool:
         """Whether a device has not said what it holds since this service began: one that died may have sent it last."""
         return key in self.unknown and key not in self._foreign
@@ -94,7 +99,8 @@ class Custody:
         if not held.reversion_s > 0.0:
             self._foreign.add(key)
             text += " without a reversion timer: it is not ours, and stays until a plan commands the device"
-            self._event(key[0], Severity.WARNING, "foreign-command", text)
+            shut = key[1] is Quantity.P_LIMIT and not held.value_w > held.resolution_w
+            self._event(key[0], Severity.ALARM if shut else Severity.WARNING, "foreign-command", text)
             return
         self.held.add(key)
         if late:

@@ -1,6 +1,7 @@
 """Watches how far the service has come down the degraded ladder, and tells every step of it.
 
-The brain says with its messages what it has; while it is silent all of that gets older.
+The brain says with its messages what it has. While it is silent, forecast and plan get older; of model and database it
+says nothing then, and that it is silent is a step of its own.
 """
 
 import math
@@ -11,9 +12,6 @@ from derms.control.degraded import LADDER, Position, Presence, Rung, position
 from derms.domain.alarm import Event, Severity
 from derms.domain.presence import BrainTold
 from derms.ports import Clock
-
-SILENT_S = 30.0
-"""Without a sign of a brain that was heard before, after which that is told; it gives one every few seconds."""
 
 
 @dataclass(slots=True)
@@ -31,7 +29,6 @@ class Ladder:
     _started_s: float = field(init=False)
     _heard_s: float | None = None
     _told: BrainTold | None = None
-    _silent: bool = False
 
     def __post_init__(self) -> None:
         self._started_s = self.clock.monotonic_s()
@@ -62,12 +59,14 @@ class Ladder:
         def age_s(told_s: float) -> float:
             return told_s + silent_s if math.isfinite(told_s) else up_s
 
+        def said_s(told_s: float) -> float:
+            return told_s if math.isfinite(told_s) else up_s
+
         return Presence(
             forecast_s=age_s(told.forecast_s) if told else up_s,
-            model_s=age_s(told.model_s) if told else up_s,
+            model_s=said_s(told.model_s) if told else 0.0,
             optimizer_s=age_s(told.optimizer_s) if told else up_s,
-            # A silent brain says nothing of the database; that it is silent is told by itself.
-            database_s=told.database_s if told and math.isfinite(told.database_s) else up_s,
+            database_s=said_s(told.database_s) if told else 0.0,
             brain_s=silent_s,
             stopped=self.stopped(),
         )
@@ -81,20 +80,7 @@ class Ladder:
             if now.rung >= Rung.ISOLATED:
                 severity = Severity.ALARM
             self._event(severity, f"ladder-{now.rung.word}", now.text)
-        self._note_silence()
         return now
-
-    def _note_silence(self) -> None:
-        """An event when a brain that was heard falls silent, and when it is heard again."""
-        silent_s = 0.0 if self._heard_s is None else self.clock.monotonic_s() - self._heard_s
-        if (silent := silent_s > SILENT_S) is self._silent:
-            return
-        self._silent = silent
-        if silent:
-            text = f"the brain has not been heard for {silent_s:.0f} s: its last plan holds until its end"
-            self._event(Severity.WARNING, "brain-silent", text)
-        else:
-            self._event(Severity.INFO, "brain-heard", "the brain is heard again")
 
     def _event(self, severity: Severity, kind: str, text: str) -> None:
         self.on_event(Event(self.clock.utc(), severity, "gateway", kind, text))

@@ -44,6 +44,8 @@ EVERY_S = 1.0
 """Between two looks at the ladder."""
 GATEWAY = "gateway"
 """Author of what the gateway lays down by itself."""
+NUMBERS = 10_000
+"""After a loss tags and stops are numbered from the fencing token times this: no number of before comes again."""
 LOST = (
     "the file of orders could not be read: tags and stops of before may be missing here; "
     "see that nothing is worked on or stopped, then take this tag off"
@@ -118,13 +120,15 @@ class Orders:
         fresh: bool,
         start: ControlMode = ControlMode.AUTO,
         disk: Disk = SYSTEM_DISK,
+        token: int = 1,
+        boot: str = "",
     ) -> "Orders":
-        """The orders in a file, or none yet on a `fresh` storage.
+        """The orders in a file, or none yet on a `fresh` storage; for a fencing token, and the boot of the clock.
 
         Where the file is damaged or missing, everything is in SHADOW and a control inhibit hangs over it: nobody knows
         what was tagged and stopped since the copy before, which is taken if it can be read.
         """
-        file = OrdersFile(path, clock, disk)
+        file = OrdersFile(path, clock, disk, boot)
         orders = cls(fleet, places, site, clock, on_event, file)
         try:
             if fresh and not file.there:
@@ -132,22 +136,24 @@ class Orders:
             else:
                 orders.kept = file.load(places.devices)
         except (OSError, RecordError) as error:
-            orders.kept = orders._after_loss()
+            orders.kept = orders._after_loss(token)
             orders._event("orders-lost", f"{LOST} ({error})", Severity.ALARM)
         if failed := orders.saver.in_place(orders.kept):
             orders.saver.hold(orders.kept)
             orders.saver.fails(failed, Severity.WARNING)
         return orders
 
-    def _after_loss(self) -> Kept:
+    def _after_loss(self, token: int) -> Kept:
         try:
             assert self.file is not None
             kept = self.file.load(self.places.devices, before=True)
         except (OSError, RecordError):
             kept = Kept()
-        board = kept.board.hung(TagKind.CONTROL_INHIBIT, EVERYTHING, LOST, GATEWAY, self.clock.utc())
+        last_tag, last_latch = (max(last, NUMBERS * token) for last in (kept.board.last, kept.last_latch))
+        numbered, at = replace(kept.board, last=last_tag), self.clock.utc()
+        board = numbered.hung(TagKind.CONTROL_INHIBIT, EVERYTHING, LOST, GATEWAY, at)
         areas = tuple(area for area in kept.areas if area.mode.level < ControlMode.SHADOW.level)
-        return replace(kept, board=board, areas=areas, start=ControlMode.SHADOW)
+        return replace(kept, board=board, areas=areas, last_latch=last_latch, start=ControlMode.SHADOW)
 
     @property
     def laid(self) -> Laid:
@@ -194,7 +200,7 @@ class Orders:
 
     def hang(self, kind: TagKind, scope: Scope, text: str, author: str) -> Tag | Refused:
         """Hang a tag; one that forbids manual control ends what was set by hand: it does not come back later."""
-        if refused := self._nobody_under(scope):
+        if refused := self.nobody_under(scope):
             return refused
         try:
             board = self.board.hung(kind, scope, text, author, self.clock.utc())
@@ -243,7 +249,7 @@ class Orders:
 
     def set_mode(self, scope: Scope, to: ControlMode, author: str, why: str) -> tuple[Area, ...] | Refused:
         """Put a feeder or group, or every feeder, into another mode; a promotion needs its evidence."""
-        if refused := self._nobody_under(scope):
+        if refused := self.nobody_under(scope):
             return refused
         if scope.level is Level.DEVICE:
             return Refused((Reason("scope", "modes are of feeders and groups: a tag keeps a device out"),))
@@ -368,6 +374,16 @@ class Orders:
         text = f"{substitute.column} of {device} is taken to be {substitute.value:g}: {substitute.text}"
         return self._change(kept, "substituted", text, substitute.author, Severity.WARNING) or substitute
 
+    def remove_substitute(self, row: int, column: str, author: str) -> Substitute | Refused:
+        """Have a measured value again; anybody may, and the event says who did."""
+        now_s, what = self.clock.monotonic_s(), f"{column} of {self.places.devices[row]}"
+        live = [it for it in self.kept.substitutes if now_s < it.until_s]
+        found = next((it for it in live if (it.row, it.column) == (row, column)), None)
+        if found is None:
+            return Refused((Reason("request", f"nothing stands in the place of {what}"),))
+        kept = replace(self.kept, substitutes=tuple(it for it in live if it is not found))
+        return self._change(kept, "substitute-off", f"{what} is what is measured again", author) or found
+
     # The dispatcher's desk
 
     def ask(self, order: DeskOrder, hold_s: float) -> DeskOrder | Refused:
@@ -459,7 +475,8 @@ class Orders:
         self._called.set()
         self._event(kind, f"{author}: {text}", severity)
 
-    def _nobody_under(self, scope: Scope) -> Refused | None:
+    def nobody_under(self, scope: Scope) -> Refused | None:
+        """A refusal where no device is under a scope."""
         if self.places.under(scope).any():
             return None
         return Refused((Reason("scope", f"there is no {scope}"),))

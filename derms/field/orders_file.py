@@ -1,7 +1,8 @@
 """The file of what people have ordered: tags, locks, modes, stops, manual values. It is never silently empty.
 
 It is written anew beside the old one, made durable, then put in its place; a check sum tells damage. The one before is
-kept, for when the latest cannot be read. Times in it are UTC: a restart finds the right time left of each.
+kept, for when the latest cannot be read. A restart finds the right time left of each: while the machine has not been
+started again its monotonic clock goes on, and says how long nobody ran; after that the wall clock does.
 """
 
 import os
@@ -45,7 +46,9 @@ class Kept:
     """Number of the latest command by hand."""
 
     def later(self, by_s: float) -> "Kept":
-        """The same on a clock that shows so much more."""
+        """The same on a clock that shows so much more; it is the same clock where that is nothing."""
+        if not by_s:
+            return self
         claims = (
             replace(
                 claim,
@@ -79,6 +82,18 @@ class Saved:
     """Ids by row when it was saved: rows of claims and substitutes are theirs."""
     utc: datetime
     monotonic_s: float
+    boot: str = ""
+    """Names what the monotonic clock is comparable within; empty where nobody knows."""
+
+    def moved_s(self, clock: Clock, boot: str) -> float:
+        """By how much more the clock of now shows for a moment than the one of its times.
+
+        Inside a boot it is the same clock; one that shows less than it did is another, whatever its boot is called.
+        """
+        now_s = clock.monotonic_s()
+        if boot and boot == self.boot and now_s >= self.monotonic_s:
+            return 0.0
+        return now_s - self.monotonic_s - (clock.utc() - self.utc).total_seconds()
 
     def on(self, devices: tuple[str, ...]) -> Kept:
         """What is kept, for devices in another order; what is about one that is not there any more is dropped."""
@@ -117,6 +132,8 @@ class OrdersFile:
     path: Path
     clock: Clock
     disk: Disk = SYSTEM_DISK
+    boot: str = ""
+    """Of now, as in `Saved`."""
 
     @property
     def there(self) -> bool:
@@ -125,7 +142,7 @@ class OrdersFile:
 
     def save(self, kept: Kept, devices: tuple[str, ...]) -> None:
         """Make it durable; raises OSError, and then the file is as it was."""
-        data = _PACKER.pack(Saved(kept, devices, self.clock.utc(), self.clock.monotonic_s()))
+        data = _PACKER.pack(Saved(kept, devices, self.clock.utc(), self.clock.monotonic_s(), self.boot))
         new = self._beside(NEW)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
@@ -154,8 +171,7 @@ class OrdersFile:
         saved = _PACKER.unpack(path.read_bytes())
         if not isinstance(saved, Saved):
             raise RecordError(f"{path}: holds something else")
-        down_s = (self.clock.utc() - saved.utc).total_seconds()
-        return saved.on(devices).later(self.clock.monotonic_s() - saved.monotonic_s - down_s)
+        return saved.on(devices).later(saved.moved_s(self.clock, self.boot))
 
     def _beside(self, ending: str) -> Path:
         return self.path.with_name(self.path.name + ending)

@@ -25,9 +25,11 @@ from derms.domain.quality import Quality
 from derms.domain.refusal import Reason, Refused
 from derms.domain.scope import Scope
 from derms.domain.tags import Act
+from derms.errors import FieldError
 from derms.field.disk import SYSTEM_DISK, Disk
 from derms.field.orders import Orders
 from derms.field.reconcile import Reconciler
+from derms.field.shut_out import ShutOut
 from derms.field.stop_calls import StopCalls
 from derms.field.stop_sender import StopSender
 from derms.field.stop_walk import RETRY_S, Walk
@@ -37,6 +39,8 @@ TICK_S, IDLE_S, PAUSE_S = 0.1, 1.0, 0.02
 """Longest time between two looks at what is due, while something is under way and else; and the shortest."""
 MEASURE_S = 1.0
 """Time between two looks at measured power, and at who is away."""
+SEARCH_S = 10.0
+"""Time between two looks for devices that are out of service without an order."""
 REMEMBERED, RELEASED_KEPT = 64, 8
 """Requests that may come twice, and latest stops whose progress is kept once they are released."""
 
@@ -69,6 +73,7 @@ class StopDesk:
     """File that remembers from whom service is withdrawn; None remembers it until the end of the process."""
     disk: Disk = SYSTEM_DISK
     withdrawn: Withdrawn = field(init=False)
+    shut_out: ShutOut = field(init=False)
     sender: StopSender = field(init=False)
     _ours: BoolArray = field(init=False)
     """Devices that we command at all, shape (n,)."""
@@ -83,6 +88,7 @@ class StopDesk:
     """Before which a device is not tried to be let in again."""
     _next_in_s: float = -math.inf
     _measured_s: float = -math.inf
+    _searched_s: float = -math.inf
     _called: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
@@ -91,6 +97,7 @@ class StopDesk:
         self.sender = StopSender(self.reconciler, self.orders, self.withdrawn, self.on_event)
         self._calls = StopCalls(self.reconciler, self._failed, self._called.set)
         self._ours = np.array([it.is_dispatched and it.id in self.reconciler.drivers for it in fleet.devices])
+        self.shut_out = ShutOut(self.orders.places, self.reconciler.clock, self.on_event, self._ours.copy())
         self._away = np.zeros(len(fleet), dtype=np.bool_)
         self._again_s = np.full(len(fleet), -np.inf)
 
@@ -284,6 +291,8 @@ class StopDesk:
             self._calls.start(walk.to_look_at(now_s) & ~self._away, partial(self.sender.look, walk), now_s)
             self._tell_settled(walk)
         self._let_in(now_s)
+        if self.shut_out.looks and now_s - self._searched_s >= SEARCH_S:
+            self._search(now_s)
         self.withdrawn.keep()
         self._forget(latched)
 
@@ -302,6 +311,35 @@ class StopDesk:
             walk.measured(p_w, requested_s)
             for row in np.flatnonzero(left & walk.sent.any(axis=1)).tolist():
                 walk.lost(row)
+
+    def _search(self, now_s: float) -> None:
+        """Ask devices that are at rest, and that no order has out of service, whether they are in service."""
+        self._searched_s = now_s
+        self.shut_out.tell()
+        reconciler = self.reconciler
+        snapshot = reconciler.poller.snapshot()
+        p_w = np.where(snapshot.quality == Quality.GOOD, snapshot.p_w, np.nan)
+        tolerance_w = reconciler.settings.tolerance_frac * reconciler.fleet.p_rated_w
+        asks = self.shut_out.due(p_w, tolerance_w, self._out_by_order(), now_s)
+        self._calls.start(asks, self._ask_service, now_s)
+
+    def _out_by_order(self) -> BoolArray:
+        """Devices that a stop holds, or that are not let in yet after one, shape (n,)."""
+        return self.orders.stopped() | self.withdrawn.rows
+
+    async def _ask_service(self, row: int) -> None:
+        try:
+            ways = await self.sender.ceased(row)
+        except FieldError:  # asked again
+            return
+        if not self._out_by_order()[row]:
+            self.shut_out.heard(row, ways)
+
+    def service_of(self, row: int) -> str:
+        """How a device stands that is out of service; nothing for any other."""
+        if self.withdrawn.rows[row]:
+            return "service withdrawn by a stop"
+        return "out of service, and no order says so" if self.shut_out.rows[row] else ""
 
     def _tell_settled(self, walk: Walk) -> None:
         number = walk.latch.number

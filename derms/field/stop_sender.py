@@ -216,6 +216,12 @@ class StopSender:
         except FieldError:
             walk.looked_s[row] = self._now_s()
 
+    async def ceased(self, row: int) -> list[Ceasing]:
+        """Ways in which a device says that it is to cease to energize; raises FieldError where it does not say."""
+        driver = self._driver(row)
+        async with self._alone_with(row):
+            return [by for by in Ceasing if by in driver.identity.capabilities.ceases and await driver.ceased(by)]
+
     async def let_in(self, row: int, may: Callable[[int], bool]) -> str:
         """Give back the service that stops have withdrawn from a device; why that was not possible, or nothing."""
         driver, journal = self._driver(row), self.reconciler.journal

@@ -65,14 +65,19 @@ class ApprovePlan:
 
 
 @dataclass(frozen=True, slots=True)
-class SelectCommand:
-    """Select a value by hand; answered with CommandSelected or Refused."""
+class Wanted:
+    """What a person wants of devices by hand."""
 
     scope: Scope
     quantity: Quantity
     value_w: float | None
     """For each device [W]; None gives up what people have set."""
     hold_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SelectCommand(Wanted):
+    """Select a value by hand; answered with CommandSelected or Refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +105,8 @@ class CancelCommand:
 
 
 @dataclass(frozen=True, slots=True)
-class AskWhy:
-    """Why can't I, and why doesn't the plan? Answered with WhyNot."""
-
-    scope: Scope
-    quantity: Quantity
-    value_w: float | None
-    hold_s: float
+class AskWhy(Wanted):
+    """Why can't I, and why doesn't the plan? Answered with WhyNot, or Refused where there is no such device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +130,14 @@ class PutSubstitute:
     """In the unit of the column, which is in its name."""
     text: str
     hold_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveSubstitute:
+    """Have the measured value again before the substitute ends."""
+
+    device: str
+    column: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +266,10 @@ class ShownDevice:
     tags: tuple[int, ...]
     locked_by: str
     stopped: bool
+    service: str
+    """How it stands without service, by a stop or without an order; empty while it is in service, as far as known."""
+    foreign: bool
+    """It holds a command that is not ours."""
     handed_over: bool
     """It is left to another master for now."""
 
@@ -299,8 +311,8 @@ TYPES: Mapping[str, tuple[str, ...]] = {
     "derms.domain.tags": ("Tag", "TagKind"),
     "derms.link.orders": (
         *("ApprovePlan", "AskWhy", "CancelCommand", "CommandSelected", "Done", "GiveBackLock", "HangTag"),
-        *("OperateCommand", "PutSubstitute", "SelectCommand", "SetMode", "Show", "Shown", "ShownDevice", "ShownLatch"),
-        *("ShownLock", "ShownLoss", "ShownMark", "ShownMode", "ShownScorecard", "ShownSubstitute", "TakeLock"),
-        *("TakeOffTag", "WhyNot"),
+        *("OperateCommand", "PutSubstitute", "RemoveSubstitute", "SelectCommand", "SetMode", "Show", "Shown"),
+        *("ShownDevice", "ShownLatch", "ShownLock", "ShownLoss", "ShownMark", "ShownMode", "ShownScorecard"),
+        *("ShownSubstitute", "TakeLock", "TakeOffTag", "WhyNot"),
     ),
 }

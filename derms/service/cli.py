@@ -14,7 +14,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +21,8 @@ from typing import TYPE_CHECKING
 from derms.domain.mode import Mode
 from derms.errors import ConfigError, DermsError, Problem
 from derms.service import order_commands, plugins
+from derms.service.clock import utc_now
+from derms.service.exit_status import FAILED, INTERRUPTED, OK, WRONG_INPUT
 
 if TYPE_CHECKING:
     from derms.service.config import Site
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
 ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
 NAME_SHOWN = 120
 """Characters of a file name that a message shows."""
-
-OK, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
-"""Exit statuses; the last is that of shells after Ctrl-C."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -228,8 +226,7 @@ def _explain(options: argparse.Namespace) -> int:
         site = _load(options.config)
         with _loading():
             from derms.service import explain
-        now = datetime.now(UTC)
-        decided, outcomes = explain.find(site.storage, options.decision, site.timezone, der=options.der, now=now)
+        decided, outcomes = explain.find(site.storage, options.decision, site.timezone, der=options.der, now=utc_now())
     except ConfigError as error:
         return _refuse(error, as_json=options.json, so="nothing was explained")
     price = site.plan.peak_price
@@ -243,7 +240,7 @@ def _replay(options: argparse.Namespace) -> int:
         site = _load(options.config)
         with _loading():
             from derms.service import explain, replay
-        decided, _ = explain.find(site.storage, options.decision, site.timezone, now=datetime.now(UTC))
+        decided, _ = explain.find(site.storage, options.decision, site.timezone, now=utc_now())
     except ConfigError as error:
         return _refuse(error, as_json=options.json, so="nothing was replayed")
     result = replay.replayed(decided)

@@ -4,8 +4,13 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 
+def utc_now() -> datetime:
+    """What the system's wall clock shows, for commands that have no loop; nothing else asks it."""
+    return datetime.now(UTC)
+
+
 class SystemClock:
-    """Real time; the only place that asks the system for it."""
+    """Real time, as the system and a loop tell it."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -14,7 +19,7 @@ class SystemClock:
         return self._loop.time()
 
     def utc(self) -> datetime:
-        return datetime.now(UTC)
+        return utc_now()
 
 
 class LoopClock:

@@ -7,8 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 
 from derms.control import modes
-from derms.control.authority import Rank
-from derms.control.permissives import HOLD_MAX_S
+from derms.control.authority import HOLD_MAX_S, Rank
 from derms.domain.arrays import BoolArray
 from derms.domain.desk import DeskOrder, Headroom
 from derms.domain.refusal import Reason, Refused

@@ -102,7 +102,9 @@ class Gateway:
         disk: Disk,
         on_event: Callable[[Event], None],
         measure: Measure,
+        boot: str,
     ) -> None:
+        """`boot` is what monotonic times are comparable within."""
         self._mode = site.mode
         options, processes = field_options(site), int(site.field.processes)
         if refuses(site.mode, processes):
@@ -133,6 +135,8 @@ class Gateway:
             fresh=journal.fresh,
             start=ControlMode(site.dispatch.start),
             disk=disk,
+            token=journal.token,
+            boot=boot,
         )
         self.poller.is_polled = lambda row: not self.orders.laid.forbidden[Act.POLL][row]
         self.reconciler = Reconciler(

@@ -79,6 +79,7 @@ class GatewayPart:
             disk=around.disk,
             on_event=self._event,
             measure=lambda snapshot: measured(self.scada.reading(snapshot), head_meter_w(snapshot, head_rows)),
+            boot=boot,
         )
         self._silenced = self.gateway.orders.silenced
         self.desk = GatewayDesk(
@@ -92,7 +93,7 @@ class GatewayPart:
         gateway = self.gateway
         return {
             **self.desk.handlers(),
-            **OrderDesk(gateway.orders, gateway.reconciler).handlers(),
+            **OrderDesk(gateway.orders, gateway.reconciler, gateway.stop_desk.service_of).handlers(),
             **DispatchDesk(gateway.orders, gateway.reconciler).handlers(),
             **stop_handlers.handlers(gateway.stop_desk),
         }

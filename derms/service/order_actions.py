@@ -27,6 +27,7 @@ from derms.link.orders import (
     HangTag,
     OperateCommand,
     PutSubstitute,
+    RemoveSubstitute,
     SelectCommand,
     SetMode,
     Show,
@@ -35,13 +36,13 @@ from derms.link.orders import (
     TakeOffTag,
     WhyNot,
 )
+from derms.service.exit_status import FAILED, OK, WRONG_INPUT, refused_status
 from derms.service.headroom_text import desk_lines
 from derms.service.order_texts import modes_text, shown_text, why_text
 from derms.service.storage_path import socket_of
 
 ANSWER_S = 10.0
 """For one answer of the gateway."""
-OK, REFUSED, WRONG_INPUT = 0, 1, 2
 
 
 def run(action: str, options: argparse.Namespace) -> int:
@@ -53,7 +54,7 @@ def run(action: str, options: argparse.Namespace) -> int:
         return WRONG_INPUT
     except LinkError as error:
         print(f"derms: {error}", file=sys.stderr)
-        return REFUSED
+        return FAILED
 
 
 def _scope(options: argparse.Namespace) -> Scope:
@@ -77,7 +78,7 @@ def _said(options: argparse.Namespace, reply: object) -> int:
         print("refused:", *_lines(reply.reasons), sep="\n", file=sys.stderr)
     else:
         print(getattr(reply, "text", reply))
-    return REFUSED if isinstance(reply, Refused) else OK
+    return refused_status(reply) if isinstance(reply, Refused) else OK
 
 
 def _lines(reasons: tuple[Reason, ...]) -> list[str]:
@@ -128,8 +129,15 @@ def _approve(options: argparse.Namespace) -> int:
 
 
 def _substitute(options: argparse.Namespace) -> int:
-    put = PutSubstitute(options.device, options.column, options.value, options.text, options.hold_s)
-    return _changed(options, put)
+    """Put a value in the place of a measured one, or have the measured one again."""
+    given = (options.value is not None, options.text is not None)
+    if any(given) if options.release else not all(given):
+        print("derms: give --value and --text, or --release alone", file=sys.stderr)
+        return WRONG_INPUT
+    device, column = options.device, options.column
+    if options.release:
+        return _changed(options, RemoveSubstitute(device, column))
+    return _changed(options, PutSubstitute(device, column, options.value, options.text, options.hold_s))
 
 
 def _hold(options: argparse.Namespace) -> int:
@@ -172,7 +180,7 @@ def _set(options: argparse.Namespace) -> int:
     if not options.yes and not _confirmed(selected):
         _ask(options, CancelCommand(selected.number))
         print("derms: nothing was sent", file=sys.stderr)
-        return REFUSED
+        return FAILED
     return _changed(options, OperateCommand(selected.number))
 
 

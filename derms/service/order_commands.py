@@ -41,12 +41,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         commands, "show", "show", "who has each device, tags, modes, stops, what loss of control would do", scope=True
     )
     _add_desk(_group(commands, "desk", "what the fleet could do, and what the dispatcher asks of it"))
-    substitute = _verb(commands, "substitute", "substitute", "put a value in the place of a measured one")
-    substitute.add_argument("--device", required=True, metavar="ID")
-    substitute.add_argument("--column", required=True, choices=COLUMNS)
-    substitute.add_argument("--value", required=True, type=float, help="in the unit at the end of the column's name")
-    substitute.add_argument("--text", required=True, help="why")
-    substitute.add_argument("--for", dest="hold_s", type=seconds, default=HOUR_S, metavar="TIME")
+    _add_substitute(commands)
 
 
 def _group(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, text: str) -> Any:
@@ -102,6 +97,17 @@ def _add_desk(desk: Any) -> None:
         verb.add_argument("--feeder", required=True, metavar="ID")
         verb.add_argument("--for", dest="hold_s", type=seconds, default=seconds(usual), metavar="TIME", help=usual)
     _verb(desk, "return", "return_to_schedule", "return to schedule: ask nothing of the fleet any more")
+
+
+def _add_substitute(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "put a value in the place of a measured one; or have the measured one again with --release"
+    put = _verb(commands, "substitute", "substitute", text)
+    put.add_argument("--device", required=True, metavar="ID")
+    put.add_argument("--column", required=True, choices=COLUMNS)
+    put.add_argument("--value", type=float, help="in the unit at the end of the column's name")
+    put.add_argument("--text", help="why")
+    put.add_argument("--for", dest="hold_s", type=seconds, default=HOUR_S, metavar="TIME", help="such as 30min or 2h")
+    put.add_argument("--release", action="store_true", help="take back the value in the place of the measured one")
 
 
 def _add_value(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,6 @@
 """Where people, through commands and later screens, find the gateway's orders: tags, locks, modes, values by hand."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -29,11 +29,13 @@ from derms.link.orders import (
     HangTag,
     OperateCommand,
     PutSubstitute,
+    RemoveSubstitute,
     SelectCommand,
     SetMode,
     Show,
     TakeLock,
     TakeOffTag,
+    Wanted,
     WhyNot,
 )
 from derms.service.order_view import shown
@@ -45,9 +47,13 @@ USUAL = {DeviceKind.BATTERY: Quantity.P_SET, DeviceKind.PV: Quantity.P_LIMIT}
 class OrderDesk:
     """Answers for a gateway's orders; the author of each request is who the link says it is."""
 
-    def __init__(self, orders: Orders, reconciler: Reconciler) -> None:
+    def __init__(
+        self, orders: Orders, reconciler: Reconciler, service_of: Callable[[int], str] = lambda row: ""
+    ) -> None:
+        """`service_of` says how a device stands that is out of service."""
         self._orders = orders
         self._reconciler = reconciler
+        self._service_of = service_of
 
     def handlers(self) -> Mapping[type, Handler]:
         """By the request that each answers."""
@@ -63,6 +69,7 @@ class OrderDesk:
             CancelCommand: self.cancel,
             AskWhy: self.why,
             PutSubstitute: self.substitute,
+            RemoveSubstitute: self.remove_substitute,
             Show: self.show,
         }
 
@@ -106,7 +113,7 @@ class OrderDesk:
         return refused or Done(f"plan {request.plan_id} goes out where the mode is advise")
 
     async def select(self, request: SelectCommand, author: str) -> CommandSelected | Refused:
-        asked = Asked(author, request.scope, request.quantity, request.value_w, request.hold_s)
+        asked = _asked(request, author)
         facts = self._facts(request.quantity)
         if silent := no_writes(self._orders):
             return Refused((*permissives.why_not(asked, facts, self._orders.selections), *silent))
@@ -134,8 +141,10 @@ class OrderDesk:
             return Done(f"selection {request.number} is dropped")
         return Refused((Reason("selection", f"{author} has no selection {request.number}"),))
 
-    async def why(self, request: AskWhy, author: str) -> WhyNot:
-        asked = Asked(author, request.scope, request.quantity, request.value_w, request.hold_s)
+    async def why(self, request: AskWhy, author: str) -> WhyNot | Refused:
+        if refused := self._orders.nobody_under(request.scope):
+            return refused
+        asked = _asked(request, author)
         facts, silent = self._facts(request.quantity), no_writes(self._orders)
         person = (*permissives.why_not(asked, facts, self._orders.selections), *silent)
         plans = (*against_plans(self._orders, self._reconciler, asked.scope), *silent)
@@ -144,18 +153,24 @@ class OrderDesk:
     async def substitute(self, request: PutSubstitute, author: str) -> Done | Refused:
         row = self._orders.fleet.index.get(request.device)
         if row is None:
-            return Refused((Reason("request", f"there is no device {request.device}"),))
+            return _no_device(request.device)
         until_s = self._orders.clock.monotonic_s() + request.hold_s
         put = Substitute(row, request.column, request.value, author, request.text, until_s)
         found = await self._orders.durably(lambda: self._orders.substitute(put, more_s=request.hold_s))
         text = f"{request.column} of {request.device} is taken to be {request.value:g} for {request.hold_s:.0f} s"
         return Done(text) if isinstance(found, Substitute) else found
 
+    async def remove_substitute(self, request: RemoveSubstitute, author: str) -> Done | Refused:
+        row = self._orders.fleet.index.get(request.device)
+        if row is None:
+            return _no_device(request.device)
+        found = await self._orders.durably(lambda: self._orders.remove_substitute(row, request.column, author))
+        text = f"{request.column} of {request.device} is what is measured again"
+        return Done(text) if isinstance(found, Substitute) else found
+
     async def show(self, request: Show, author: str) -> object:
-        places, scope = self._orders.places, request.scope
-        if scope is not None and not places.under(scope).any():
-            return Refused((Reason("scope", f"there is no {scope}"),))
-        return shown(self._orders, self._reconciler, scope)
+        refused = self._orders.nobody_under(request.scope)
+        return refused or shown(self._orders, self._reconciler, request.scope, self._service_of)
 
     def _facts(self, quantity: Quantity) -> Facts:
         """How things stand now, for a command of a quantity."""
@@ -223,3 +238,11 @@ def against_plans(orders: Orders, reconciler: Reconciler, scope: Scope) -> tuple
     if reconciler.wishes.plans.latest is None:
         found.append(Reason("plan", "no plan is offered"))
     return tuple(found)
+
+
+def _asked(request: Wanted, author: str) -> Asked:
+    return Asked(author, request.scope, request.quantity, request.value_w, request.hold_s)
+
+
+def _no_device(name: str) -> Refused:
+    return Refused((Reason("request", f"there is no device {name}"),))

@@ -70,6 +70,8 @@ def _device(it: ShownDevice) -> str:
         f", {flag}"
         for flag, holds in (
             ("stopped", it.stopped),
+            (it.service, bool(it.service)),
+            ("holds a command that is not ours", it.foreign),
             ("left to another master", it.handed_over),
             (f"locked by {it.locked_by}", bool(it.locked_by)),
             (f"tags {', '.join(map(str, it.tags))}", bool(it.tags)),

@@ -1,6 +1,7 @@
 """What people are shown: who has each device, until when, and who is next; tags, modes, stops; what loss would do."""
 
 import math
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -35,8 +36,8 @@ NAMED_MAX = 50
 MODES = tuple(ControlMode)
 
 
-def shown(orders: Orders, reconciler: Reconciler, scope: Scope) -> Shown:
-    """How things stand now, with the devices of a scope."""
+def shown(orders: Orders, reconciler: Reconciler, scope: Scope, service_of: Callable[[int], str]) -> Shown:
+    """How things stand now, with the devices of a scope; `service_of` says how one stands that is out of service."""
     snapshot, now = reconciler.poller.snapshot(), orders.clock.utc()
     now_s, kept, position, plans = snapshot.now_s, orders.kept, orders.ladder.position, reconciler.wishes.plans
     rows = np.flatnonzero(orders.places.under(scope) & (reconciler.fleet.is_battery | reconciler.fleet.is_pv))
@@ -66,7 +67,7 @@ def shown(orders: Orders, reconciler: Reconciler, scope: Scope) -> Shown:
         ),
         loss=_loss(reconciler, snapshot, now),
         unsaved=orders.unsaved,
-        devices=_devices(orders, reconciler, snapshot, rows[:DEVICES_MAX].tolist()),
+        devices=_devices(orders, reconciler, snapshot, rows[:DEVICES_MAX].tolist(), service_of),
         left_out=max(0, len(rows) - DEVICES_MAX),
     )
 
@@ -114,13 +115,17 @@ def is_proven(reconciler: Reconciler, row: int, now: datetime) -> bool:
 
 
 def _devices(
-    orders: Orders, reconciler: Reconciler, snapshot: TelemetrySnapshot, rows: list[int]
+    orders: Orders,
+    reconciler: Reconciler,
+    snapshot: TelemetrySnapshot,
+    rows: list[int],
+    service_of: Callable[[int], str],
 ) -> tuple[ShownDevice, ...]:
     fleet, now_s, claims = reconciler.fleet, snapshot.now_s, reconciler.wishes.claims(snapshot.now_s)
     owned = {each: ownership(claims, each, defaults_w(fleet, each), now_s) for each in Quantity}
     tags = [(tag.number, orders.places.under(tag.scope)) for tag in orders.board.tags]
     locks = [(lock.owner, orders.places.under(lock.scope)) for lock in orders.kept.locks.live(now_s)]
-    found = []
+    found, foreign = [], reconciler.custody.foreign
     for row in rows:
         usual = Quantity.P_SET if fleet.is_battery[row] else Quantity.P_LIMIT
         quantity = next((each for each in Quantity if owned[each].owner[row] != NOBODY), usual)
@@ -141,6 +146,8 @@ def _devices(
                 tags=tuple(number for number, under in tags if under[row]),
                 locked_by=", ".join(owner for owner, under in locks if under[row]),
                 stopped=bool(orders.stopped()[row]),
+                service=service_of(row),
+                foreign=row in foreign,
                 handed_over=row in reconciler.custody.handed_over,
             )
         )

@@ -1,11 +1,12 @@
 """`derms stop`: gives a stop and follows it, tells of those that are latched, and takes the steps of their release.
 
-It speaks to the gateway alone, over its socket, and loads nothing of the site but where that is. Exit statuses: 0 when
-every device is confirmed, on its own way there, or need not be; 1 when some are unknown; 2 for wrong input.
+It speaks to the gateway alone, over its socket, and loads nothing of the site but where that is. It ends with 0 when
+every device is confirmed, on its own way there, or need not be, and with 1 when some are unknown.
 """
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from dataclasses import replace
@@ -15,13 +16,14 @@ from uuid import uuid4
 
 from derms.control.stop_report import NOT_ISOLATION, Preview, Progress
 from derms.control.stopping import WAYS, How
+from derms.domain.refusal import Refused
 from derms.domain.scope import EVERYTHING, Level, Scope
 from derms.errors import ConfigError, LinkError
 from derms.link.local import call
 from derms.link.stops import StopHurry, StopPreview, StopRelease, StopReply, StopRequest, StopStatus
+from derms.service.exit_status import FAILED, INTERRUPTED, OK, WRONG_INPUT, refused_status
 from derms.service.storage_path import socket_of
 
-OK, SOME_UNKNOWN, WRONG_INPUT = 0, 1, 2
 WITHIN_S = 5.0
 """For the gateway to answer."""
 AGAIN_S = 0.25
@@ -31,7 +33,11 @@ TRIES = 120
 
 
 class _Refused(Exception):
-    """The gateway refused: its reasons."""
+    """The gateway refused, and why."""
+
+    def __init__(self, refused: Refused) -> None:
+        super().__init__(refused)
+        self.refused = refused
 
 
 def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -62,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         socket = socket_of(options.config)
     except ConfigError as error:
-        return _wrong(options, [str(problem) for problem in error.problems])
+        return _failed(options, [str(problem) for problem in error.problems], WRONG_INPUT)
     try:
         if options.how is not None:
             return _stop(socket, options)
@@ -73,23 +79,31 @@ def run(options: argparse.Namespace) -> int:
             return _follow(socket, options.hurry, options)
         return _tell_all(_ask(socket, StopStatus()).stops, options)
     except _Refused as error:
-        return _wrong(options, list(error.args))
+        return _failed(options, [reason.text for reason in error.refused.reasons], refused_status(error.refused))
     except LinkError as error:
         _say(options, {"ok": False, "problems": [str(error)]}, [str(error)])
-        return SOME_UNKNOWN
+        return FAILED
 
 
 def _stop(socket: Path, options: argparse.Namespace) -> int:
     scope = _scope(options)
     if scope is None:
-        return _wrong(options, ["what is to be stopped? --feeder, --group, --device or --all"])
+        return _failed(options, ["what is to be stopped? --feeder, --group, --device or --all"], WRONG_INPUT)
     if not options.yes:
         preview = _ask(socket, StopPreview(options.how, scope)).preview
         if preview is None or not _agreed(preview):
-            return _wrong(options, ["nothing was stopped"])
+            return _failed(options, ["nothing was stopped"], FAILED)
     request = StopRequest(uuid4().hex, options.how, scope, options.immediate)
-    stops = _ask(socket, request, again=True).stops
-    return _follow(socket, stops[0].number, options)
+    try:
+        number = _ask(socket, request, again=True).stops[0].number
+    except KeyboardInterrupt:
+        text = f"interrupted before the gateway answered: the stop may stand; see it: {_words('--status', options)}"
+        return _failed(options, [text], INTERRUPTED)
+    return _follow(socket, number, options)
+
+
+def _words(act: str, options: argparse.Namespace) -> str:
+    return f"derms stop {act} -c {shlex.quote(str(options.config))}"
 
 
 def _scope(options: argparse.Namespace) -> Scope | None:
@@ -108,7 +122,19 @@ def _agreed(preview: Preview) -> bool:
 
 
 def _follow(socket: Path, number: int, options: argparse.Namespace) -> int:
-    """Ask until each device is confirmed or known, and tell it."""
+    """Ask until each device is confirmed or known, and tell it; Ctrl-C ends the asking, and not the stop."""
+    try:
+        return _followed(socket, number, options)
+    except KeyboardInterrupt:
+        lines = [
+            f"interrupted: stop {number} stands, is latched, and goes on without this command",
+            f"see it: {_words('--status', options)}",
+            f"release it, by two people: {_words(f'--release {number}', options)}",
+        ]
+        return _failed(options, lines, INTERRUPTED, stop=number, latched=True)
+
+
+def _followed(socket: Path, number: int, options: argparse.Namespace) -> int:
     shown = ""
     while True:
         found = _ask(socket, StopStatus(number), again=True).stops[0]
@@ -118,7 +144,7 @@ def _follow(socket: Path, number: int, options: argparse.Namespace) -> int:
             shown = line
         if found.tally.settled:
             _tell(found, options)
-            return SOME_UNKNOWN if found.tally.unknown else OK
+            return FAILED if found.tally.unknown else OK
         time.sleep(AGAIN_S)
 
 
@@ -136,7 +162,7 @@ def _tell_all(stops: tuple[Progress, ...], options: argparse.Namespace) -> int:
     lines = [line for found in latched for line in (str(found), *(f"  {why}" for why in found.why))]
     lines += [str(found) for found in stops if not found.latched]
     _say(options, {"ok": True, "stops": [_as_json(found) for found in stops]}, lines or ["no stop is latched"])
-    return SOME_UNKNOWN if any(found.tally.unknown for found in latched) else OK
+    return FAILED if any(found.tally.unknown for found in latched) else OK
 
 
 def _release(socket: Path, options: argparse.Namespace) -> int:
@@ -180,7 +206,7 @@ def _ask(socket: Path, request: object, *, again: bool = False) -> StopReply:
             time.sleep(AGAIN_S)
         else:
             if reply.refused:
-                raise _Refused(*(reason.text for reason in reply.refused.reasons))
+                raise _Refused(reply.refused)
             return reply
 
 
@@ -188,9 +214,10 @@ def _say(options: argparse.Namespace, found: dict[str, Any], lines: list[str]) -
     print(json.dumps(found)) if options.json else print("\n".join(lines))
 
 
-def _wrong(options: argparse.Namespace, problems: list[str]) -> int:
+def _failed(options: argparse.Namespace, problems: list[str], status: int, **known: object) -> int:
+    """Tell why it ends with a status that is not 0, and for programs what is known else."""
     if options.json:
-        print(json.dumps({"ok": False, "problems": problems}))
+        print(json.dumps({"ok": False, "problems": problems, **known}))
     else:
         print("\n".join(problems), file=sys.stderr)
-    return WRONG_INPUT
+    return status

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from derms.control.authority import (
+    HOLD_MAX_S,
     NOBODY,
     Claim,
     Claims,
@@ -338,8 +339,8 @@ def test_an_owner_prolongs_a_lock_by_taking_it_again_and_gives_it_back() -> None
     assert locks.given_back("smith", F2) == Locks()
 
 
-@pytest.mark.parametrize("until_s", [NOW_S, NOW_S - 1.0, math.inf, math.nan])
-def test_a_lock_without_an_end_or_on_nothing_is_refused_with_both_reasons(until_s: float) -> None:
+@pytest.mark.parametrize("until_s", [NOW_S, NOW_S - 1.0, NOW_S + HOLD_MAX_S + 1.0, math.inf, math.nan])
+def test_a_lock_without_an_end_or_with_one_too_far_or_on_nothing_is_refused_with_both_reasons(until_s: float) -> None:
     refused = Locks().taken(Lock(Scope(Level.GROUP, "nobody"), "smith", until_s), PLACES, NOW_S)
     assert isinstance(refused, Refused)
     assert [reason.by for reason in refused.reasons] == ["scope", "expiry"]

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from derms.control.authority import Rank
+from derms.control.authority import HOLD_MAX_S, Rank
 from derms.control.degraded import LADDER
 from derms.control.guards import GUARDS
 from derms.control.latch import APPROVAL_S
 from derms.control.modes import PASSES, ControlMode
-from derms.control.permissives import HOLD_MAX_S, SELECT_S
+from derms.control.permissives import SELECT_S
 from derms.control.stopping import WAYS
 from derms.domain.tags import FORBIDS, Act
 
@@ -64,4 +64,5 @@ def test_what_each_stop_tries() -> None:
 def test_the_times() -> None:
     assert f"a selection ends after {SELECT_S:.0f} s" in PAGE
     assert f"at most {HOLD_MAX_S / 3600:.0f} h ahead" in PAGE
+    assert f"lasts at most {HOLD_MAX_S / 3600:.0f} h" in PAGE
     assert f"within {APPROVAL_S / 60:.0f} minutes" in PAGE

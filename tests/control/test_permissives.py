@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from derms.control.authority import Claims, Lock, Locks, Rank, Ticket, ownership
+from derms.control.authority import HOLD_MAX_S, Claims, Lock, Locks, Rank, Ticket, ownership
 from derms.control.guards import PowerBounds
 from derms.control.permissives import (
-    HOLD_MAX_S,
     SELECT_S,
     Asked,
     Facts,

@@ -58,24 +58,30 @@ def test_a_silent_brain_takes_the_service_down_rung_by_rung_and_its_return_up() 
     tower.after(0.0, WELL)
     found = [tower.after(10.0) for _ in range(181)]
     assert found[2] is Rung.NORMAL
-    assert set(found) == {Rung.NORMAL, Rung.NO_MODEL, Rung.NO_OPTIMIZER, Rung.ISOLATED}, (
-        "nothing is known of its database"
-    )
+    assert set(found) == {Rung.NORMAL, Rung.NO_BRAIN, Rung.ISOLATED}
     assert found[-1] is Rung.ISOLATED
     assert not tower.ladder.setpoints
-    assert [event.kind for event in tower.events] == [
-        "brain-silent",
-        "ladder-no-model",
-        "ladder-no-optimizer",
-        "ladder-isolated",
-    ]
+    assert [event.kind for event in tower.events] == ["ladder-no-brain", "ladder-isolated"]
+    assert tower.events[0].text.startswith("The brain is silent: ")
     assert tower.events[-1].severity is Severity.ALARM
     assert tower.events[-1].text.startswith("Alone: no new setpoints go out")
+    assert "The brain is silent: " in tower.events[-1].text
+    assert not [thing for thing in ("database", "model") if thing in tower.events[-1].text], "it says nothing of them"
     assert tower.doubts == [("", "")], "it says nothing against its model either"
     for _ in range(700):
         tower.after(1.0, WELL)
     assert tower.ladder.look().rung is Rung.NORMAL
-    assert [event.kind for event in tower.events[4:]] == ["brain-heard", "ladder-no-optimizer", "ladder-normal"]
+    assert [event.kind for event in tower.events[2:]] == ["ladder-no-optimizer", "ladder-normal"]
+
+
+def test_a_brain_that_was_never_heard_is_silent_and_no_database_is_said_to_be_away() -> None:
+    tower = Tower()
+    assert tower.after(29.0) is Rung.NORMAL
+    assert tower.after(2.0) is Rung.NO_BRAIN
+    text = tower.ladder.look().text
+    assert text.startswith("The brain is silent: nothing is planned")
+    assert "database" not in text
+    assert tower.ladder.setpoints
 
 
 def test_a_model_in_doubt_and_a_stop_of_everything_are_told_on() -> None:

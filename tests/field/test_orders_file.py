@@ -34,7 +34,7 @@ BAT0 = Scope(Level.DEVICE, "bat0")
 
 @dataclass
 class Clocks:
-    """Two clocks that a test sets; the monotonic one begins anew with every process."""
+    """Two clocks that a test sets."""
 
     now_s: float = 100.0
     at: datetime = NOON
@@ -71,6 +71,8 @@ class Desk:
     clock: Clocks = field(default_factory=Clocks)
     disk: Disk = SYSTEM_DISK
     events: list[Event] = field(default_factory=list)
+    token: int = 1
+    boot: str = "one"
 
     @property
     def path(self) -> Path:
@@ -80,13 +82,26 @@ class Desk:
         kinds = [DeviceKind.BATTERY if name.startswith("bat") else DeviceKind.PV for name in devices]
         fleet = Fleet(tuple(device(name, kind) for name, kind in zip(devices, kinds, strict=True)))
         places = Places(devices, ("f1",) * len(devices), {"vpp": frozenset({"bat0"})})
-        return Orders.open(self.path, fleet, places, site, self.clock, self.events.append, fresh=fresh, disk=self.disk)
+        return Orders.open(
+            self.path,
+            fleet,
+            places,
+            site,
+            self.clock,
+            self.events.append,
+            fresh=fresh,
+            disk=self.disk,
+            token=self.token,
+            boot=self.boot,
+        )
 
     def kinds(self) -> list[str]:
         return [event.kind for event in self.events]
 
     def restart(self, down_s: float) -> None:
+        """Start the machine again: its monotonic clock begins anew."""
         self.clock = Clocks(now_s=5.0, at=self.clock.at + timedelta(seconds=down_s))
+        self.boot += "+"
 
 
 @pytest.fixture
@@ -170,6 +185,51 @@ def test_what_was_asked_of_the_fleet_ends_while_nobody_runs_and_with_a_stop_over
     assert orders.desk is not None
     orders.latch(How.FREEZE, FEEDER, "lee")
     assert orders.desk is None
+
+
+@pytest.mark.parametrize(
+    ("boot", "now_s", "left_s"),
+    [
+        ("one", 160.0, 540.0),
+        ("two", 160.0, 600.0 - 3600.0),  # nobody knows anything but the wall clock
+        ("", 160.0, 600.0 - 3600.0),
+        ("one", 40.0, 600.0 - 3600.0),  # a machine that was put back to what it was before
+    ],
+)
+def test_a_wall_clock_that_is_put_while_nobody_runs_moves_no_end_inside_a_boot(
+    desk: Desk, boot: str, now_s: float, left_s: float
+) -> None:
+    orders = desk.open(fresh=True)
+    assert by_hand(orders) is None
+    orders.lock(BAT0, "lee", 600.0)
+    desk.clock, desk.boot = Clocks(now_s, NOON + timedelta(hours=1)), boot
+    again = desk.open()
+    (lock,), (claim,) = again.kept.locks.held, again.claims.by_key.values()
+    assert lock.until_s - now_s == pytest.approx(left_s)
+    assert claim.until_s - now_s == claim.ticket.deadline_s - now_s == pytest.approx(left_s)
+
+
+@pytest.mark.parametrize("left", ["the copy before", "nothing"])
+def test_no_number_of_before_a_loss_comes_again(desk: Desk, left: str) -> None:
+    orders = desk.open(fresh=True)
+    for text in ("one", "two", "three"):
+        orders.hang(TagKind.CAUTION, BAT0, text, "jones")
+    orders.latch(How.CEASE, FEEDER, "lee")
+    settled(orders)
+    numbers = set[int]()
+    for token in (2, 3):
+        desk.path.write_bytes(b"")
+        if left == "nothing":
+            desk.path.with_name("orders.before").unlink()
+        desk.token = token
+        again = desk.open()
+        tag = again.hang(TagKind.CAUTION, BAT0, "four", "jones")
+        assert isinstance(tag, Tag)
+        stop = again.latch(How.CEASE, BAT0, "lee")
+        settled(again)
+        assert {tag.number, stop.number}.isdisjoint(numbers | {1, 2, 3})
+        assert min(it.number for it in again.board.tags if it.kind is TagKind.CONTROL_INHIBIT) > 3
+        numbers |= {tag.number, stop.number}
 
 
 def test_values_and_substitutes_follow_their_devices_into_another_fleet_file(desk: Desk) -> None:

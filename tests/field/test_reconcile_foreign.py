@@ -6,8 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from derms.domain.alarm import Severity
 from derms.domain.dispatch import Command, Held, Quantity
+from derms.domain.scope import Level, Scope
 from derms.errors import DeviceUnreachable
+from derms.link.orders import Show, Shown
+from derms.service.order_desk import OrderDesk
+from derms.service.order_texts import shown_text
 from drivers.sunspec.driver import SunSpecDriver
 from tests.field.rig import QUICK, Rig, in_the_field
 
@@ -60,6 +65,19 @@ def test_a_foreign_limit_that_comes_after_the_start_is_told_once_with_its_value_
         assert rig.outcomes == []
 
     in_the_field(scenario, tmp_path, devices=("pv01", "bat01"), dispatch=PATIENT)
+
+
+def test_a_limit_of_zero_that_no_order_and_no_timer_ends_is_an_alarm_and_shown(tmp_path: Path) -> None:
+    async def scenario(rig: Rig) -> None:
+        await another_writes(rig, "pv01", Quantity.P_LIMIT, 0.0, 0.0)
+        await rig.turns(2 * TURN_S)
+        (event,) = rig.events
+        assert (event.source, event.kind, event.severity) == ("pv01", "foreign-command", Severity.ALARM)
+        found = await OrderDesk(rig.orders, rig.reconciler).show(Show(Scope(Level.DEVICE, "pv01")), "ann")
+        assert isinstance(found, Shown)
+        assert shown_text(found).endswith(", holds a command that is not ours")
+
+    in_the_field(scenario, tmp_path, devices=("pv01",), dispatch=PATIENT)
 
 
 def test_a_foreign_limit_is_told_a_second_time_only_after_it_was_gone(tmp_path: Path) -> None:

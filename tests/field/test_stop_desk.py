@@ -12,6 +12,7 @@ import pytest
 from derms.control.latch import Latch, Released
 from derms.control.stop_report import NOT_ISOLATION, Progress
 from derms.control.stopping import How
+from derms.domain.alarm import Severity
 from derms.domain.dispatch import Ceasing, Command, Failed
 from derms.domain.refusal import Refused
 from derms.domain.scope import EVERYTHING, Level, Scope
@@ -20,6 +21,9 @@ from derms.errors import DeviceUnreachable
 from derms.field.ending import CANCELS_MAX
 from derms.field.stop_desk import StopDesk, StopSettings
 from derms.field.stop_walk import LOOK_S
+from derms.link.orders import Show, Shown
+from derms.service.order_desk import OrderDesk
+from derms.service.order_texts import shown_text
 from drivers.sunspec.driver import SunSpecDriver
 from hil.server import Fault
 from tests.field.rig import QUICK, Rig, in_the_field
@@ -396,6 +400,38 @@ def test_a_stop_that_was_latched_before_a_restart_is_gone_on_with(remembers: boo
         await released(again, number)
         await asyncio.sleep(30.0)
         assert all(permitted(rig, device) for device in DEVICES)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    told(story, tmp_path)
+
+
+def test_one_that_a_forgotten_stop_has_ceased_is_an_alarm_and_shown_until_it_is_back(tmp_path: Path) -> None:
+    async def story(rig: Rig, desk: StopDesk) -> None:
+        await rig.sessions["bat01"].cease(Ceasing.PERMIT_SERVICE)  # of a stop that the disk has not kept
+        await asyncio.sleep(60.0)
+        again = desk_of(rig)
+        running = asyncio.ensure_future(again.run())
+
+        async def words() -> str:
+            found = await OrderDesk(rig.orders, rig.reconciler, again.service_of).show(Show(only("bat01")), "ann")
+            assert isinstance(found, Shown)
+            return shown_text(found)
+
+        await asyncio.sleep(12.0)
+        assert [(event.source, event.severity) for event in rig.events if event.kind == "out-of-service"] == [
+            ("bat01", Severity.ALARM)
+        ]
+        assert ", out of service, and no order says so" in await words()
+        await rig.sessions["bat01"].let_in(Ceasing.PERMIT_SERVICE)
+        await asyncio.sleep(80.0)
+        assert rig.events_of("bat01").count("out-of-service") == 1
+        assert rig.events_of("bat01")[-1] == "in-service"
+        assert "out of service" not in await words()
+        given(again, How.CEASE, only("bat01"))
+        await asyncio.sleep(70.0)
+        assert ", stopped, service withdrawn by a stop" in await words()
+        assert rig.events_of("bat01").count("out-of-service") == 1
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 

@@ -326,12 +326,12 @@ FIELD: tuple[Fault, ...] = (
         """        return self._loop.time()
 
     def utc(self) -> datetime:
-        return datetime.now(UTC)
+        return utc_now()
 """,
-        """        return datetime.now(UTC).timestamp()
+        """        return utc_now().timestamp()
 
     def utc(self) -> datetime:
-        return datetime.now(UTC)
+        return utc_now()
 """,
         ("tests/service/test_clock.py",),
     ),

@@ -25,7 +25,6 @@ CLOCK_OWNERS = {
     "derms/grid/remote.py": "how long a confined process may take to answer",
     "derms/link/local.py": "how long a command waits for an answer",
     "derms/service/stop_command.py": "how long a command follows a stop",
-    "derms/service/cli.py": "whether a time that is asked for is still to come",
 }
 SEEDED = {"random.Random", "numpy.random.default_rng", "numpy.random.SeedSequence", "numpy.random.Generator"}
 UNSEEDED_OWNER = "derms/service/cli.py"

@@ -86,7 +86,7 @@ def _gateway(loop: asyncio.AbstractEventLoop, folder: Path) -> tuple[Poller, Rec
     fleet = Fleet((device("bat0", DeviceKind.BATTERY), device("pv0")))
     battery = Obedient(clock, 10e3)
     sessions = {"bat0": battery, "pv0": Scripted(clock, 10e3)}
-    poller = Poller(fleet, sessions, clock, QUICK, random.Random(1), events.append)
+    poller = Poller(fleet, sessions, clock, replace(QUICK, poll_s=0.2), random.Random(1), events.append)
     journal = Journal.open(folder / "commands.journal")
     places = Places(("bat0", "pv0"), ("f1", "f1"), {"battery": frozenset({"bat0"})})
     orders = Orders.open(folder / "orders", fleet, places, Mode.AUTO, clock, events.append, fresh=journal.token == 1)
@@ -138,7 +138,7 @@ def test_a_tag_is_hung_listed_and_taken_off(site: Site) -> None:
     assert json.loads(site.run("tag", "list", "--json")[1])["tags"][0]["kind"] == "clearance"
     assert site.run("tag", "off", "1")[0] == 0
     status, text = site.run("tag", "off", "1")
-    assert (status, "there is no tag 1" in text) == (1, True)
+    assert (status, "there is no tag 1" in text) == (2, True)
     assert site.run("tag", "list")[1] == "no tag hangs\n"
 
 
@@ -226,7 +226,7 @@ def test_why_lists_everything(site: Site) -> None:
     assert "will get another value" in plans
     assert "nothing under device pv0 takes a p_set" in site.run("why", "--device", "pv0", "--kw", "1")[1]
     assert site.run("lock", "give-back", "--device", "bat0")[0] == 0
-    assert site.run("lock", "give-back", "--device", "bat0")[0] == 1
+    assert site.run("lock", "give-back", "--device", "bat0")[0] == 2
 
 
 def test_a_substituted_value_is_shown_with_its_author(site: Site) -> None:
@@ -237,7 +237,59 @@ def test_a_substituted_value_is_shown_with_its_author(site: Site) -> None:
     assert shown["substitutes"][0]["device"] == "pv0"
     assert {row["id"] for row in shown["devices"]} == {"bat0", "pv0"}
     assert shown["loss"]["unproven_count"] == 2
-    assert site.run("substitute", *words[1:4], "p_w", "--value", "1", "--text", " ")[0] == 1
+
+
+def test_a_substituted_value_is_taken_back_before_its_end(site: Site) -> None:
+    for value in ("4000", "5000"):
+        site.run("substitute", "--device", "pv0", "--column", "p_w", "--value", value, "--text", "meter is out")
+    back = ("substitute", "--device", "pv0", "--column", "p_w", "--release")
+    assert site.run(*back) == (0, "p_w of pv0 is what is measured again\n")
+    assert "substituted" not in site.run("show")[1]
+    status, text = site.run(*back)
+    assert (status, "nothing stands in the place of p_w of pv0" in text) == (2, True)
+    assert site.run(*back, "--value", "1")[0] == 2
+    assert site.run(*back[:-1], "--value", "1")[0] == 2
+
+
+WRONG = [
+    ("tag", "hang", "caution", "--device", "nobody", "--text", "dog in the yard"),
+    ("tag", "hang", "caution", "--device", "bat0", "--text", " "),
+    ("tag", "off", "9"),
+    ("lock", "take", "--feeder", "nowhere"),
+    ("lock", "take", "--all", "--for", "25h"),
+    ("lock", "give-back", "--all"),
+    ("mode", "set", "shadow", "--feeder", "nowhere"),
+    ("mode", "set", "shadow", "--device", "bat0"),
+    ("set", "--device", "nobody", "--kw", "1", "--yes"),
+    ("set", "--device", "bat0", "--kw", "nan", "--yes"),
+    ("set", "--device", "bat0", "--kw", "1", "--for", "25h", "--yes"),
+    ("set", "--device", "bat0", "--yes"),
+    ("substitute", "--device", "nobody", "--column", "p_w", "--value", "1", "--text", "meter is out"),
+    ("substitute", "--device", "nobody", "--column", "p_w", "--release"),
+    ("substitute", "--device", "pv0", "--column", "v_pu", "--value", "9", "--text", "meter is out"),
+    ("substitute", "--device", "pv0", "--column", "p_w", "--value", "1", "--text", "meter is out", "--for", "25h"),
+    ("substitute", "--device", "pv0", "--column", "p_w", "--value", "1", "--text", " "),
+    ("show", "--device", "nobody"),
+    ("why", "--device", "nobody", "--kw", "1"),
+]
+
+
+def test_what_is_wrong_however_things_stand_is_an_exit_status_of_two(site: Site) -> None:
+    found = {words: site.run(*words)[0] for words in WRONG}
+    assert found == dict.fromkeys(WRONG, 2)
+
+
+def test_what_is_refused_as_things_stand_is_an_exit_status_of_one(site: Site) -> None:
+    site.run("tag", "hang", "control-inhibit", "--device", "bat0", "--text", "crew at pole 17")
+    status, text = site.run("set", "--device", "bat0", "--kw", "1", "--yes")
+    assert (status, "control inhibit tag 1" in text) == (1, True)
+    assert site.run("set", "--device", "bat0", "--kw", "nan", "--yes")[0] == 2, "both: what was given is wrong as well"
+
+
+def test_a_lock_lasts_a_day_at_most(site: Site) -> None:
+    status, text = site.run("lock", "take", "--all", "--for", "24.1h")
+    assert (status, "at most 24 h: take it again when it ends" in text) == (2, True)
+    assert site.run("lock", "take", "--all", "--for", "24h")[0] == 0
 
 
 def test_without_a_gateway_or_a_site_file_a_command_says_so_in_a_line(
@@ -297,7 +349,7 @@ def test_the_dispatcher_holds_a_power_sees_it_and_returns_to_schedule(site: Site
     status, text = site.run("desk", "return")
     assert (status, text) == (0, "returned to schedule: hold 8 kW on feeder f1\n")
     status, text = site.run("desk", "return")
-    assert (status, "nothing is asked of the fleet" in text) == (1, True)
+    assert (status, "nothing is asked of the fleet" in text) == (2, True)
 
 
 def test_in_an_emergency_the_fleet_gives_what_limits_allow(site: Site) -> None:
@@ -321,7 +373,7 @@ def test_in_an_emergency_the_fleet_gives_what_limits_allow(site: Site) -> None:
 )
 def test_what_cannot_be_asked_of_the_fleet_is_refused(site: Site, words: tuple[str, ...], finding: str) -> None:
     status, text = site.run("desk", "hold", *words)
-    assert (status, finding in text) == (1, True)
+    assert (status, finding in text) == (2, True)
     assert site.orders.desk is None
 
 

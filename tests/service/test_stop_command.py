@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from derms.domain.refusal import Reason, Refused
 from derms.domain.scope import EVERYTHING, Level, Scope
 from derms.link.answering import Answering
 from derms.link.local import LocalServer, this_boot
+from derms.link.local import call as link_call
 from derms.link.stops import StopHurry, StopPreview, StopRelease, StopReply, StopRequest, StopStatus
 from derms.service import stop_command
 from derms.service.cli import main
@@ -154,7 +156,7 @@ def test_nothing_is_stopped_before_somebody_has_agreed_to_what_is_shown(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(said))
-    assert main(["stop", "--how", "cease", "--device", "pv01", "-c", str(site)]) == (0 if stops else 2)
+    assert main(["stop", "--how", "cease", "--device", "pv01", "-c", str(site)]) == (0 if stops else 1)
     assert any(isinstance(request, StopRequest) for request in gateway.asked) is stops
     assert "net load 5,000 kW now, 6,000 kW after it" in capsys.readouterr().err
 
@@ -178,9 +180,45 @@ def test_a_stop_that_is_released_tells_whom_it_has_not_let_in(
 
 
 def test_a_refusal_is_told_with_its_reasons(site: Path, gateway: Gateway, capsys: pytest.CaptureFixture[str]) -> None:
-    gateway.refused = Refused((Reason("observe", "the site only observes"), Reason("scope", "there is no device")))
-    assert main(["stop", "--how", "cease", "--all", "--yes", "-c", str(site)]) == 2
-    assert capsys.readouterr().err.splitlines() == ["the site only observes", "there is no device"]
+    observes = Reason("observe", "the site only observes")
+    for reasons, status in (((observes,), 1), ((observes, Reason("scope", "there is no device")), 2)):
+        gateway.refused = Refused(reasons)
+        assert main(["stop", "--how", "cease", "--all", "--yes", "-c", str(site)]) == status
+        assert capsys.readouterr().err.splitlines() == [reason.text for reason in reasons]
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (
+            StopStatus,
+            ("stop 3 stands, is latched", "--status -c", "release it, by two people: derms stop --release 3 -c"),
+        ),
+        (StopRequest, ("the stop may stand", "--status -c")),
+    ],
+)
+def test_ctrl_c_ends_the_following_and_says_that_the_stop_stands(
+    asked: type,
+    told: tuple[str, ...],
+    site: Path,
+    gateway: Gateway,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def call(path: Path, request: object, kind: type[StopReply], *, within_s: float) -> StopReply:
+        if isinstance(request, asked):
+            signal.raise_signal(signal.SIGINT)
+        return link_call(path, request, kind, within_s=within_s)
+
+    monkeypatch.setattr(stop_command, "call", call)
+    words = ["stop", "--how", "cease", "--all", "--yes", "-c", str(site)]
+    assert main(words) == 130
+    err = capsys.readouterr().err
+    assert all(text in err for text in told), err
+    assert main([*words, "--json"]) == 130
+    found = json.loads(capsys.readouterr().out)
+    assert (found["ok"], found.get("stop")) == (False, 3 if asked is StopStatus else None)
+    assert found["problems"]
 
 
 def test_without_a_gateway_nobody_knows(

@@ -16,15 +16,13 @@ from derms.domain.settings import DispatchSettings, FieldSettings
 from hil.fault_kinds import Fault
 from hil.world import World
 from tests.sim.frames import Wire
-from tests.sim.schedule import BRAIN, CLOCK, EVERYWHERE, GATEWAY, Kind, Mishap
+from tests.sim.schedule import BRAIN, EVERYWHERE, GATEWAY, Kind, Mishap
 from tests.sim.watch import Ear, JournalView, Key, Story, Write
 
 STORY_S = 60.0
 """What happened before a violation is told from so long before it."""
 ORDERED_S = 60.0
 """What people have ordered is looked at with other eyes until so long after its end."""
-STEPPED_S = 7200.0
-"""A value by hand ends at a time in UTC: a wall clock that is put, and a restart, may move its end by so much."""
 PER_INVARIANT = 3
 """Violations of one invariant that a run tells; more are counted."""
 
@@ -136,8 +134,7 @@ class Facts:
         """Whether people may have a device, by a stop or by hand, or had it a moment ago."""
         now_s = self.now_s()
         hands = (it for it in self.by_hand if it.device == device)
-        late_s = ORDERED_S + (STEPPED_S if CLOCK in self.active else 0.0)
-        return self.stopped(device) or any(it.asked_s <= now_s <= it.until_s + late_s for it in hands)
+        return self.stopped(device) or any(it.asked_s <= now_s <= it.until_s + ORDERED_S for it in hands)
 
     def device(self, name: str) -> Device:
         return self.fleet.devices[self.fleet.index[name]]

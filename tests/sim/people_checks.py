@@ -8,7 +8,7 @@ import numpy as np
 from derms.control.stopping import WAYS, How
 from derms.domain.dispatch import Quantity
 from tests.sim.oracle import ByHand, Check, Facts, Found, Stop
-from tests.sim.schedule import CLOCK, DISK, GATEWAY
+from tests.sim.schedule import DISK, GATEWAY
 from tests.sim.watch import Write
 
 WELL_S = 150.0
@@ -131,9 +131,8 @@ def _stands(facts: Facts, hand: ByHand, for_s: float) -> bool:
     """Whether a value by hand has stood for some time, and nothing but lower classes and guards could move it."""
     now_s = facts.now_s()
     clear = now_s - facts.meddled_s.get(hand.device, -np.inf) > FOREIGN_S and not facts.stopped(hand.device)
-    kept = facts.started_s.get(GATEWAY, 0.0) < hand.given_s or facts.well_since_s(CLOCK) < hand.asked_s  # ends in UTC
     ended = any(hand.device in stop.devices and stop.asked_s >= hand.asked_s for stop in facts.stops)
-    return clear and kept and not ended and hand.given_s + for_s < now_s < hand.until_s
+    return clear and not ended and hand.given_s + for_s < now_s < hand.until_s
 
 
 def _towards(facts: Facts, hand: ByHand, value_w: float) -> bool:

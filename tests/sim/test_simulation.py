@@ -11,6 +11,7 @@ from derms.control import guards
 from derms.control.authority import Claims
 from derms.domain.dispatch import Command
 from derms.field.ledger import Ledger, Pending
+from derms.field.orders_file import Saved
 from derms.field.stop_desk import StopDesk
 from derms.field.wishes import Wishes
 from derms.field.writer import Writer
@@ -19,7 +20,7 @@ from drivers.sunspec.codec import Image
 from tests.sim.disk import SimDisk
 from tests.sim.invariants import ELSEWHERE, WAITING, checks
 from tests.sim.run import LEAN, WIRE, Result, Tier, run_seed
-from tests.sim.schedule import FEEDER, PEOPLE, Kind, Mishap, Schedule
+from tests.sim.schedule import CLOCK, FEEDER, GATEWAY, PEOPLE, Kind, Mishap, Schedule
 from tests.sim.sweep import points, swept, trials, tried
 
 pytestmark = pytest.mark.slow
@@ -130,6 +131,20 @@ def test_the_oracle_catches_a_plan_that_overrides_a_value_by_hand(monkeypatch: p
 
     monkeypatch.setattr(Wishes, "claims", of_plans)
     assert "I-11" in _found(run_seed(1, hours=SHORT_H, schedule=Schedule(1, (hand,), 600.0)))
+
+
+def test_a_value_by_hand_outlives_a_wall_clock_that_is_put_and_the_oracle_sees_where_it_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hand = Mishap(60.0, 900.0, Kind.BY_HAND, PEOPLE + "bat02", 0.05)
+    step = Mishap(400.0, 560.0, Kind.CLOCK, CLOCK, 3600.0)
+    crash = Mishap(450.0, 20.0, Kind.CRASH, GATEWAY)
+    put = Schedule(1, (hand, step, crash), 960.0)
+    kept = run_seed(1, hours=0.3, schedule=put)
+    assert (kept.by_hand, _found(kept)) == (1, set())
+    by_the_wall = Saved.moved_s
+    monkeypatch.setattr(Saved, "moved_s", lambda self, clock, boot: by_the_wall(self, clock, ""))
+    assert "I-11" in _found(run_seed(1, hours=0.3, schedule=put))
 
 
 BOUNDING = ("nameplate", "device maximum", "state of charge")
