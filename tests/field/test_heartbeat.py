@@ -68,6 +68,21 @@ def test_a_value_that_a_guard_would_change_now_is_left_to_its_timer(tmp_path: Pa
     in_the_field(scenario, tmp_path, devices=("bat01",), dispatch=ONE_TURN)
 
 
+def test_a_timer_that_was_due_while_its_device_was_away_is_armed_when_it_is_back(tmp_path: Path) -> None:
+    async def scenario(rig: Rig) -> None:
+        rig.want({"bat01": 4e3}, valid_s=3000.0)
+        await rig.turns(1.0)
+        await rig.beats(60.0)
+        rig.world.servers["bat01"].fault(Fault.STOP)
+        await rig.beats(60.0)
+        assert rig.heartbeat.refreshed == 0
+        await rig.world.servers["bat01"].heal()
+        await rig.beats(600.0)
+        assert rig.holding() == {"bat01"}
+
+    in_the_field(scenario, tmp_path, devices=("bat01",), dispatch=ONE_TURN)
+
+
 def test_what_was_released_is_not_refreshed(tmp_path: Path) -> None:
     async def scenario(rig: Rig) -> None:
         rig.want({"bat01": 4e3})

@@ -204,6 +204,16 @@ FIELD: tuple[Fault, ...] = (
         ),
     ),
     Fault(
+        "a timer that was due while its device was away is never armed again",
+        HEARTBEAT,
+        "                self._agenda.put(key, now_s)\n            else:",
+        "                pass\n            else:",
+        (
+            "tests/field/test_heartbeat.py::"
+            "test_a_timer_that_was_due_while_its_device_was_away_is_armed_when_it_is_back",
+        ),
+    ),
+    Fault(
         "timers are refreshed as late as they run out",
         HOLDINGS,
         "return min(most_s, self.reversion_s / 3.0)",

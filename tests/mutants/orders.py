@@ -14,6 +14,7 @@ RESTORER = "derms/field/restorer.py"
 WALK = "derms/field/stop_walk.py"
 SENDER = "derms/field/stop_sender.py"
 DESK = "derms/field/stop_desk.py"
+WITHDRAWN = "derms/field/withdrawn.py"
 
 
 def _orders(name: str) -> tuple[str, ...]:
@@ -276,6 +277,13 @@ ORDERS: tuple[Fault, ...] = (
         "max(last, NUMBERS * token)",
         "last",
         _FILE,
+    ),
+    Fault(
+        "of two that a turn marks only the last counts as a change to be kept",
+        WITHDRAWN,
+        "self._changed |= bool",
+        "self._changed = bool",
+        ("tests/field/test_withdrawn.py",),
     ),
     Fault(
         "orders are written over the old ones",

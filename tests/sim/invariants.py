@@ -9,7 +9,7 @@ import numpy as np
 from derms.domain.dispatch import Quantity
 from hil.fault_kinds import Fault
 from tests.sim.oracle import Check, Facts, Found
-from tests.sim.people_checks import UNSAVED_S, HandsHold, StopsHold
+from tests.sim.people_checks import ON_THE_WAY_S, UNSAVED_S, HandsHold, StopsHold, leaves
 from tests.sim.schedule import BRAIN, CLOCK, DISK, GATEWAY, LINK, PLANNER, SERVICE, Kind
 from tests.sim.watch import Write
 
@@ -111,7 +111,10 @@ class JournalFirst(Check):
     def _unheard(facts: Facts, write: Write) -> bool:
         """Whether a stop goes out without the journal: it does not wait for a disk that fails."""
         failed = DISK in facts.active and write.at_s - facts.well_since_s(DISK) < UNSAVED_S
-        return failed and facts.stopped(write.device)
+        small_w = ROUNDING_FRAC * facts.device(write.device).p_rated_w
+        value_w = 0.0 if write.value_w is None else write.value_w
+        stops = (it for it in facts.stops if it.at_work(write.device, write.at_s, ON_THE_WAY_S))
+        return failed and any(leaves(stop, write.quantity, value_w, small_w) for stop in stops)
 
     def each_second(self, facts: Facts) -> Found:
         wrong, facts.journal.wrong = facts.journal.wrong, []

@@ -64,10 +64,16 @@ class Stop:
     given_s: float = np.inf
     """When they were told that it holds."""
     over_s: float = np.inf
-    """From when on they have asked for its release."""
+    """From when on the last of those has asked for its release who have to."""
     let_in_s: float = np.inf
     """When they were told that it is released."""
     number: int = 0
+    saved: bool = False
+    """The gateway that was given it has had a disk that works for long enough."""
+
+    def at_work(self, device: str, now_s: float, late_s: float = ORDERED_S) -> bool:
+        """Whether it may be at work at a device, or was up to so long ago."""
+        return device in self.devices and self.asked_s <= now_s <= self.let_in_s + late_s
 
     def __str__(self) -> str:
         return f"{self.number} ({self.how.value}) of {self.given_s:.0f} s"
@@ -127,8 +133,7 @@ class Facts:
 
     def stopped(self, device: str) -> bool:
         """Whether a stop may be at work at a device, or was a moment ago."""
-        now_s = self.now_s()
-        return any(device in it.devices and it.asked_s <= now_s <= it.let_in_s + ORDERED_S for it in self.stops)
+        return any(it.at_work(device, self.now_s()) for it in self.stops)
 
     def ordered(self, device: str) -> bool:
         """Whether people may have a device, by a stop or by hand, or had it a moment ago."""

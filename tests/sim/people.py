@@ -24,6 +24,8 @@ FIRST, SECOND = "operator", "second"
 """The two who release a stop."""
 WITHIN_S = 5.0
 AGAIN_S = 2.0
+SECOND_S = 25.0
+"""After the first the second comes to release a stop: time in which nothing is let in yet."""
 ANOTHER_TRY_S = 20.0
 """After a refusal of a value by hand."""
 
@@ -60,9 +62,12 @@ class People:
         if stop is None:
             return
         alone = "nobody else is there" if int(mishap.value) >= len(HOWS) else ""
-        stop.over_s = self._facts.now_s()
+        people = (FIRST,) if alone else (FIRST, SECOND)
         while await self._latched(stop):
-            for person in (FIRST,) if alone else (FIRST, SECOND):
+            for person in people:
+                if person == people[-1]:
+                    await asyncio.sleep(0.0 if alone else SECOND_S)
+                    stop.over_s = min(stop.over_s, self._facts.now_s())
                 await self._insist(person, StopRelease(stop.number, broken_glass=alone), StopReply)
             await asyncio.sleep(AGAIN_S)
         stop.let_in_s = self._facts.now_s()

@@ -4,23 +4,24 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
-from derms.control import guards
+from derms.control import guards, latch
 from derms.control.authority import Claims
 from derms.domain.dispatch import Command
 from derms.field.ledger import Ledger, Pending
-from derms.field.orders_file import Saved
+from derms.field.orders_file import Kept, OrdersFile, Saved
 from derms.field.stop_desk import StopDesk
-from derms.field.wishes import Wishes
+from derms.field.wishes import Wish, Wishes
 from derms.field.writer import Writer
 from drivers.sunspec import control
 from drivers.sunspec.codec import Image
-from tests.sim.disk import SimDisk
+from tests.sim.disk import DiskFault, SimDisk
 from tests.sim.invariants import ELSEWHERE, WAITING, checks
 from tests.sim.run import LEAN, WIRE, Result, Tier, run_seed
-from tests.sim.schedule import CLOCK, FEEDER, GATEWAY, PEOPLE, Kind, Mishap, Schedule
+from tests.sim.schedule import CLOCK, DISK, FEEDER, GATEWAY, PEOPLE, Kind, Mishap, Schedule
 from tests.sim.sweep import points, swept, trials, tried
 
 pytestmark = pytest.mark.slow
@@ -145,6 +146,42 @@ def test_a_value_by_hand_outlives_a_wall_clock_that_is_put_and_the_oracle_sees_w
     by_the_wall = Saved.moved_s
     monkeypatch.setattr(Saved, "moved_s", lambda self, clock, boot: by_the_wall(self, clock, ""))
     assert "I-11" in _found(run_seed(1, hours=0.3, schedule=put))
+
+
+CEASED = Mishap(100.0, 240.0, Kind.EMERGENCY, PEOPLE + FEEDER, 2.0)
+
+
+def test_the_oracle_catches_a_stop_that_a_restart_forgets_though_the_disk_had_failed_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    failed = Mishap(200.0, 15.0, next(iter(DiskFault)), DISK, 2.0)
+    schedule = Schedule(1, (CEASED, failed, Mishap(240.0, 5.0, Kind.CRASH, GATEWAY)), 600.0)
+    assert _found(run_seed(1, hours=SHORT_H, schedule=schedule)) == set()
+    rightly = OrdersFile.load
+
+    def forgets(self: OrdersFile, devices: tuple[str, ...], *, before: bool = False) -> Kept:
+        return replace(rightly(self, devices, before=before), latches=())
+
+    monkeypatch.setattr(OrdersFile, "load", forgets)
+    assert "I-10" in _found(run_seed(1, hours=SHORT_H, schedule=schedule))
+
+
+def test_the_oracle_catches_a_stop_that_one_person_releases_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def at_once(it: latch.Latch, person: str, now_s: float, *, remote: bool = False) -> latch.Released:
+        return latch.Released(it, (person,), now_s)
+
+    monkeypatch.setattr(latch, "approve", at_once)
+    assert "I-10" in _found(run_seed(1, hours=SHORT_H, schedule=Schedule(1, (CEASED,), 600.0)))
+
+
+def test_the_oracle_catches_a_battery_that_rests_where_a_value_stands_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    hand, rightly = Mishap(60.0, 530.0, Kind.BY_HAND, PEOPLE + "bat02", 0.05), Wishes.intended
+
+    def rests(self: Wishes, wish: Wish) -> Pending:
+        return rightly(self, wish if wish.plan_id else replace(wish, value_w=0.0))
+
+    monkeypatch.setattr(Wishes, "intended", rests)
+    assert "I-11" in _found(run_seed(1, hours=SHORT_H, schedule=Schedule(1, (hand,), 600.0)))
 
 
 BOUNDING = ("nameplate", "device maximum", "state of charge")
