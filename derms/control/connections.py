@@ -64,27 +64,33 @@ def shared_room(point: IntArray, most_w: FloatArray, now_w: FloatArray, to_w: Fl
     FloatArray
         The most that each may be told, >= 0; inf where it is behind no point, or not asked, shape (n,).
     """
-    behind = point >= 0
-    at, now_w = point[behind], now_w[behind]
+    shares = point >= 0
+    at, now_w = point[shares], now_w[shares]
     left_w = most_w - sums(at, now_w, len(most_w))
     far_w = np.full(len(point), np.inf)
     if to_w is None:
-        far_w[behind] = np.maximum(now_w + left_w[at], 0.0)
+        far_w[shares] = np.maximum(now_w + left_w[at], 0.0)
         return far_w
-    asked = np.isfinite(to_w[behind])
-    further_w = np.where(asked, np.maximum(to_w[behind] - now_w, 0.0), 0.0)
+    asked = np.isfinite(to_w[shares])
+    further_w = np.where(asked, np.maximum(to_w[shares] - now_w, 0.0), 0.0)
     further_part = _part(left_w, sums(at, further_w, len(most_w)))
     asked_w = sums(at, np.where(asked, now_w, 0.0), len(most_w))
     kept_part = _part(left_w + asked_w, asked_w)
     reach_w = now_w * kept_part[at] + further_w * further_part[at]
     fits = np.minimum(kept_part, further_part)[at] >= 1.0
-    far_w[behind] = np.where(asked, np.where(fits, np.fmax(now_w, to_w[behind]), reach_w), np.inf)
+    far_w[shares] = np.where(asked, np.where(fits, np.fmax(now_w, to_w[shares]), reach_w), np.inf)
     return far_w
 
 
 def sums(point: IntArray, value: FloatArray, count: int) -> FloatArray:
     """The sum of values at each of some points, shape (count,); both columns tell of the same rows."""
     return np.bincount(point, value, count).astype(np.float64, copy=False)
+
+
+def behind(fleet: Fleet, power_w: FloatArray) -> FloatArray:
+    """The sum of powers behind each connection [W], shape (connections,)."""
+    rows = fleet.connection >= 0
+    return sums(fleet.connection[rows], power_w[rows], len(fleet.connections))
 
 
 def _part(left_w: FloatArray, asked_w: FloatArray) -> FloatArray:

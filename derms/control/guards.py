@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from derms.control.connections import Reach, shared_room, sums, unheld
+from derms.control.connections import Reach, behind, shared_room, unheld
 from derms.domain.arrays import BoolArray, FloatArray
 from derms.domain.der import Fleet
 from derms.domain.dispatch import Quantity
@@ -191,14 +191,8 @@ def connection_guard(bounds: PowerBounds, given: GuardInput) -> PowerBounds:
     in_w = shared_room(fleet.connection, fleet.taking_max_w, -reach.low_w, from_w)
     sunny = np.where(fleet.solar_only, fleet.connection, -1)
     pv_w = np.where(fleet.is_pv & given.snapshot.good("p_w"), np.maximum(given.snapshot.p_w, 0.0), 0.0)
-    from_pv_w = shared_room(sunny, _behind(fleet, pv_w), -reach.low_w, from_w)
+    from_pv_w = shared_room(sunny, behind(fleet, pv_w), -reach.low_w, from_w)
     return bounds.narrowed(-np.minimum(in_w, from_pv_w), high_w)
-
-
-def _behind(fleet: Fleet, power_w: FloatArray) -> FloatArray:
-    """Sum of powers behind each connection, shape (connections,)."""
-    rows = fleet.connection >= 0
-    return sums(fleet.connection[rows], power_w[rows], len(fleet.connections))
 
 
 def soc_guard(bounds: PowerBounds, given: GuardInput) -> PowerBounds:

@@ -169,7 +169,7 @@ class Shadowing:
     def _unmanaged_w(self, seen: Observed) -> float:
         """Net load as forecasts mean it: as if no battery moved [W]; NaN where a plan may hold PV back."""
         fleet, snapshot = self._site.fleet, seen.snapshot
-        limited = self._dispatch is not None and bool(np.isfinite(self._dispatch.p_limit_w[:, :2]).any())
+        limited = self._dispatch is not None and bool(self._dispatch.holds_back(snapshot.p_w, fleet.p_rated_w).any())
         acts = seen.modes.get(self._site.package.id) in (ControlMode.ADVISE, ControlMode.AUTO)
         if limited and acts:
             return math.nan

@@ -1,12 +1,16 @@
 """A battery and PV behind one connection, on simulated devices: who is told first, and what is not limited any more."""
 
 import asyncio
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from derms.domain.connection import Connection
 from derms.domain.dispatch import Clamped, Quantity
+from derms.field.reach import reach_of
+from hil.server import Fault
 from tests.field.rig import QUICK, Rig, in_the_field
 
 PAIR = ("bat01", "pv01")
@@ -20,14 +24,15 @@ def held_w(rig: Rig, device: str, quantity: Quantity) -> float | None:
 
 
 async def most_w(rig: Rig, seconds: float) -> list[float]:
-    """What both truly give together, step by step, while the reconciler has its turns."""
-    turning = asyncio.ensure_future(rig.reconciler.run())
+    """What both truly give together, step by step, while the gateway has its turns and beats."""
+    turning = asyncio.gather(rig.reconciler.run(), rig.heartbeat.run())
     given_w = []
     for _ in range(int(seconds / STEP_S)):
         await asyncio.sleep(STEP_S)
         given_w.append(sum(rig.true_w(device) for device in PAIR))
     turning.cancel()
-    await asyncio.gather(turning, return_exceptions=True)
+    with suppress(asyncio.CancelledError):
+        await turning
     return given_w
 
 
@@ -53,6 +58,40 @@ def test_a_battery_waits_for_the_limit_of_pv_and_comes_down_when_that_is_let_go(
         assert held_w(rig, "bat01", Quantity.P_SET) == pytest.approx(left_w, abs=20.0)
 
     in_the_field(scenario, tmp_path, devices=PAIR, behind=POINT)
+
+
+@pytest.mark.parametrize("deadband_frac", [0.0, 0.05])
+def test_a_battery_comes_down_before_the_limit_of_pv_ends_that_does_not_answer_any_more(
+    tmp_path: Path, deadband_frac: float
+) -> None:
+    """Whether its limit is written anew when it falls silent, or is only kept."""
+
+    async def scenario(rig: Rig) -> None:
+        rig.want({"bat01": 24e3}, {"pv01": 14e3})
+        await most_w(rig, 130.0)
+        assert held_w(rig, "bat01", Quantity.P_SET) == pytest.approx(24e3, abs=20.0)
+        rig.world.servers["pv01"].fault(Fault.STOP)
+        given_w = await most_w(rig, QUICK.reversion_s + QUICK.reversion_jitter_s + 60.0)
+        assert max(given_w) <= POINT.export_max_w + 100.0
+        assert rig.true_w("pv01") > 20e3, "its limit has ended"
+        assert rig.true_w("bat01") < 16e3
+
+    in_the_field(scenario, tmp_path, devices=PAIR, behind=POINT, dispatch=replace(QUICK, deadband_frac=deadband_frac))
+
+
+def test_a_limit_of_pv_counts_only_as_long_as_it_lasts_until_others_have_had_their_turn(tmp_path: Path) -> None:
+    async def scenario(rig: Rig) -> None:
+        rig.want({}, {"pv01": 14e3})
+        await most_w(rig, 70.0)
+        row, reconciler = rig.fleet.index["pv01"], rig.reconciler
+        (holding,) = reconciler.holdings.values()
+        ends_s = holding.armed_s + holding.reversion_s
+        for now_s, most in ((ends_s - 61.0, 14e3), (ends_s - 59.0, 30e3)):
+            snapshot = replace(rig.poller.snapshot(), now_s=now_s)
+            reach = reach_of(rig.fleet, snapshot, reconciler.custody, reconciler.ledger, 60.0)
+            assert reach.high_w[row] == pytest.approx(most, abs=50.0)
+
+    in_the_field(scenario, tmp_path, devices=("pv01",), behind=POINT)
 
 
 def test_what_is_drawn_together_stays_within_the_import_limit(tmp_path: Path) -> None:

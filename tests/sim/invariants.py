@@ -14,7 +14,6 @@ from tests.sim.schedule import BRAIN, CLOCK, DISK, GATEWAY, LINK, PLANNER, SERVI
 from tests.sim.watch import Write
 
 WAITING = {
-    "I-3": "limits of feeders and connections in the site file: no static limit is known yet",
     "I-6": "operators' commands with accounts: acknowledged ones end as executed or failed",
     "I-14": "PostgreSQL: each sample once, without a gap",
     "I-15": "accounts: the audit log",
@@ -23,6 +22,7 @@ WAITING = {
 }
 """Invariants that are not checked here yet, and what they wait for."""
 ELSEWHERE = {
+    "I-3": "tests/control/test_connection_guard.py: the sum behind a connection is a guard's, tested as a property",
     "I-9": "tests/control: ramps are a guard's, tested as a property",
     "I-22": "tests/sim/test_simulation.py: the same seed gives the same trace",
     "I-24": "tests/sim/test_isolation.py: a fault of one device leaves the commands of others as they are",
