@@ -115,7 +115,7 @@ def check_company(rows: Sequence[Row], kinds: Sequence[DeviceKind | None]) -> No
     sunny = {row.cells.get("connection") for row in pv} - {"", None}
     coupled = {(row.cells.get("inverter"), row.cells.get("connection")) for row in pv}
     for row, kind in zip(rows, kinds, strict=True):
-        if kind is not DeviceKind.BATTERY:
+        if kind is not DeviceKind.BATTERY or "connection" in row.bad:
             continue
         connection = row.cells.get("connection")
         if row.text("charge_from") == ChargeFrom.SOLAR and connection not in sunny:

@@ -63,7 +63,7 @@ def test_every_mistake_of_the_connections_is_told_at_once(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("cells", "where", "wrong"),
     [
-        ({"bat": "frm,,,"}, "row 3, column connection", "unknown connection 'frm'"),
+        ({"pv": "farm,hybrid,,", "bat": "frm,hybrid,,solar"}, "row 3, column connection", "unknown connection 'frm'"),
         ({"head": "farm,,,"}, "row 4, column connection", "'farm' for a head-meter"),
         ({"head": ",hybrid,,"}, "row 4, column inverter", "'hybrid' for a head-meter"),
         ({"bat": "farm,hybrid,,"}, "row 3, column inverter", "no PV at its connection has the inverter 'hybrid'"),
