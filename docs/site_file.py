@@ -36,6 +36,33 @@ bat01,battery,sunspec,192.0.2.12,502,1,site_bat01,25,27.5,100,10,95,
 head,head-meter,sunspec,192.0.2.13,502,1,150,,,,,,
 ```
 
+## Connections
+
+Devices that share a connection to the grid name it in the column `connection`, and `connections` in `[fleet]` names a
+CSV with a row for each: what may go out of its point of common coupling and into it, and what else draws behind it.
+The planner keeps to that, and the gateway's guard keeps it whatever is planned or wanted, with the least other load
+for export and the greatest for import.
+
+```toml
+[fleet]
+file = "fleet.csv"
+connections = "connections.csv"
+```
+
+```csv
+id,export_max_kw,import_max_kw,load_max_kw,load_min_kw
+farm,30,60,20,5
+```
+
+```csv
+id,kind,driver,host,port,bus,p_rated_kw,energy_kwh,connection,inverter,backup_pct,charge_from
+pv01,pv,sunspec,192.0.2.11,502,site_pv01,30,,farm,hybrid,,
+bat01,battery,sunspec,192.0.2.12,502,site_bat01,25,100,farm,hybrid,40,solar
+head,head-meter,sunspec,192.0.2.13,502,150,,,,,,
+```
+
+## Observing and dispatching
+
 Without `mode = "auto"` in `[site]` the service only observes: it polls, estimates and plans, and the transport of every
 device refuses to write. With it, the service dispatches the plan; see [architecture.md](architecture.md) for what
 happens when it stops.

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from derms.control.compose import PlanTerms, batteries, compose
+from derms.control.compose import PlanTerms, batteries, compose, pv_ceiling_w, sites_of
 from derms.control.signs import SignChanges, restlessness
 from derms.control.trim import with_leeway
 from derms.domain.arrays import BoolArray, FloatArray, IntArray
@@ -27,6 +27,7 @@ from derms.optimize.fallback import defaults, rules, shifted
 from derms.optimize.fleet import FleetPlan
 from derms.optimize.portfolio import Devices, Portfolio
 from derms.optimize.share import Fairness, share
+from derms.optimize.sites import within_sites
 from derms.optimize.verify import (
     FeederFinding,
     FeederLookAhead,
@@ -35,6 +36,7 @@ from derms.optimize.verify import (
     eased,
 )
 from derms.optimize.verify_fleet import check_feeder_power, check_shares
+from derms.optimize.verify_stores import site_faults
 
 CURTAIL_MIN_FRAC = 0.01
 """Held-back PV under this share of what is available is solver noise: nobody is limited for it."""
@@ -191,6 +193,7 @@ def _portfolio(state: ControlState, given: CycleInput, battery: VirtualBattery, 
         timezone=settings.timezone,
         terms=settings.terms,
         price=given.price,
+        sites=sites_of(given.fleet, given.snapshot, given.available, given.forecast.pv_frac),
     )
 
 
@@ -291,6 +294,10 @@ def _fitting(
     feeder = _Feeder(given, look_ahead)
     for _ in range(EASE_ROUNDS):
         dispatch = _dispatch(rung, given, portfolio, caps, now=now, now_s=now_s, settings=settings)
+        told_w = np.nan_to_num(dispatch.p_set_w[given.fleet.is_battery, 1:])
+        if crowded := site_faults(portfolio, told_w):
+            wrong.extend(crowded)
+            return None
         batteries_w, findings = feeder.findings(dispatch)
         if not findings:
             return dispatch, caps
@@ -379,6 +386,7 @@ def _dispatch(
     plan, steps = rung.plan, rung.group_w.shape[1]
     shares_w = share_steps(rung.group_w, rung.group, given, portfolio, caps, settings.fairness)
     limits_w = limit_steps(plan.curtail_w[:steps], given)
+    limits_w = np.fmin(limits_w, pv_ceiling_w(given.fleet, given.snapshot, given.available, shares_w))
     if plan.source is PlanSource.DEFAULTS:
         shares_w, limits_w = np.full_like(shares_w, np.nan), np.full_like(limits_w, np.nan)
     start_s = now_s + (plan.start - now).total_seconds()
@@ -417,7 +425,7 @@ def share_steps(
     Returns power per device, shape (n, steps); NaN for devices that are not dispatched.
     """
     rows = np.flatnonzero(given.fleet.is_battery)
-    devices = _capped(portfolio.devices, caps[rows])
+    devices = _capped(within_sites(portfolio.devices, portfolio.sites, len(portfolio.hours)), caps[rows])
     power_w = share(group_w, devices, group, portfolio.hours, fairness=fairness).power_w
     shares_w = np.full((len(given.fleet), group_w.shape[1]), np.nan)
     shares_w[rows] = np.where(devices.available[:, None], power_w, np.nan)

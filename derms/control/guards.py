@@ -11,6 +11,7 @@ from functools import partial
 
 import numpy as np
 
+from derms.control.connections import Reach, behind, shared_room, unheld
 from derms.domain.arrays import BoolArray, FloatArray
 from derms.domain.der import Fleet
 from derms.domain.dispatch import Quantity
@@ -111,6 +112,8 @@ class GuardInput:
     """What is wanted of each device; `guard` fills it in."""
     quantity: Quantity = Quantity.P_SET
     """What the values are: a limit is never below zero, whatever the kind."""
+    reach: Reach | None = None
+    """What devices may do until they are told something else; None where nobody knows what they hold."""
 
 
 Guard = Callable[[PowerBounds, GuardInput], PowerBounds]
@@ -143,7 +146,7 @@ def _laid_down(column: Callable[[Permits], PowerBounds], bounds: PowerBounds, gi
 def nameplate_guard(bounds: PowerBounds, given: GuardInput) -> PowerBounds:
     """Keep setpoints of batteries within their rating both ways, PV and limits between zero and it; no meter's.
 
-    The rating is the fleet file's. It stands for the limit of the connection as well, of which the file says nothing.
+    The rating is the fleet file's; where connections have limits of their own, the connection guard keeps those.
     """
     return _rated(bounds, given, given.fleet.p_rated_w)
 
@@ -162,16 +165,47 @@ def _rated(bounds: PowerBounds, given: GuardInput, rated_w: FloatArray) -> Power
     return bounds.narrowed(low_w, high_w)
 
 
+def connection_guard(bounds: PowerBounds, given: GuardInput) -> PowerBounds:
+    """Keep what the devices behind each connection may inject and draw together within its limits.
+
+    Limits hold with the least other load for export and the greatest for import. Each device counts with what it may
+    do until it is told something else (`GuardInput.reach`): one that is not in this turn, one that is told later and
+    one that comes down in this turn alike. So a battery gets for export what PV leaves that is limited or could give
+    its rating, and a limit of PV is raised into what batteries leave; charging makes no room for PV, nor PV for
+    charging, since both may end at any time. A battery that charges from PV only gets what that is measured to give
+    now. Where more is under way than may be, nobody goes further and those in this turn come down, to rest at most. A
+    limit of anything but PV gives nobody power, and passes.
+    """
+    fleet = given.fleet
+    if not fleet.connections:
+        return bounds
+    reach = unheld(fleet, given.snapshot) if given.reach is None else given.reach
+    is_setpoint = given.quantity is Quantity.P_SET
+    to_w = None
+    if given.wanted_w is not None:
+        to_w = np.where(bounds.empty, np.nan, np.clip(given.wanted_w, bounds.low_w, bounds.high_w))
+    high_w = shared_room(fleet.connection, fleet.giving_max_w, reach.high_w, to_w)
+    if not is_setpoint:
+        return bounds.narrowed(np.full_like(high_w, -np.inf), np.where(fleet.is_pv, high_w, np.inf))
+    from_w = None if to_w is None else -to_w
+    in_w = shared_room(fleet.connection, fleet.taking_max_w, -reach.low_w, from_w)
+    sunny = np.where(fleet.solar_only, fleet.connection, -1)
+    pv_w = np.where(fleet.is_pv & given.snapshot.good("p_w"), np.maximum(given.snapshot.p_w, 0.0), 0.0)
+    from_pv_w = shared_room(sunny, behind(fleet, pv_w), -reach.low_w, from_w)
+    return bounds.narrowed(-np.minimum(in_w, from_pv_w), high_w)
+
+
 def soc_guard(bounds: PowerBounds, given: GuardInput) -> PowerBounds:
     """Forbid discharge at or below the reserve and charge at or above the ceiling, and taper towards both.
 
-    A setpoint may outlive its controller by the reversion time, so its energy over that time must fit between the
-    state of charge and the bound. NaN (unknown) forbids both directions, and holding zero too.
+    What is kept for an outage is a reserve as well. A setpoint may outlive its controller by the reversion time, so its
+    energy over that time must fit between the state of charge and the bound. NaN (unknown) forbids both directions, and
+    holding zero too.
     """
     fleet, soc = given.fleet, given.snapshot.soc_frac
     hours = given.reversion_s / 3600.0
     energy_wh = np.fmin(fleet.energy_wh, given.snapshot.energy_wh)
-    stored_wh = (soc - fleet.soc_min_frac - SOC_MARGIN_FRAC) * energy_wh
+    stored_wh = (soc - fleet.reserve_frac - SOC_MARGIN_FRAC) * energy_wh
     room_wh = (fleet.soc_max_frac - soc - SOC_MARGIN_FRAC) * energy_wh
     out_w = np.maximum(stored_wh, 0.0) * fleet.efficiency_frac / hours
     in_w = np.maximum(room_wh, 0.0) / fleet.efficiency_frac / hours
@@ -219,6 +253,7 @@ GUARDS: tuple[tuple[str, Guard], ...] = (
     ("mode", partial(_permit_guard, lambda permits: permits.open)),
     ("nameplate", nameplate_guard),
     ("device maximum", device_maximum_guard),
+    ("connection", connection_guard),
     ("state of charge", soc_guard),
     ("tag", partial(_laid_down, lambda permits: permits.tags)),
     ("stop", partial(_laid_down, lambda permits: permits.stops)),

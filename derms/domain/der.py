@@ -10,7 +10,8 @@ from functools import cached_property
 
 import numpy as np
 
-from derms.domain.arrays import BoolArray, FloatArray
+from derms.domain.arrays import BoolArray, FloatArray, IntArray
+from derms.domain.connection import Connection
 
 
 class DeviceKind(StrEnum):
@@ -57,6 +58,14 @@ class Link(StrEnum):
     """Paid by the byte."""
 
 
+class ChargeFrom(StrEnum):
+    """What a battery may charge from."""
+
+    ANY = "any"
+    SOLAR = "solar"
+    """Only the PV behind its connection."""
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """Where a device listens."""
@@ -93,6 +102,13 @@ class Device:
     serial: str = ""
     """Expected serial number; empty accepts any."""
     link: Link = Link.FIXED
+    connection: str = ""
+    """Id of the connection that it shares; empty: one of its own, without a limit."""
+    inverter: str = ""
+    """Id of the inverter that it shares; empty: one of its own."""
+    backup_frac: float = 0.0
+    """Kept in a battery for an outage [0..1]."""
+    charge_from: ChargeFrom = ChargeFrom.ANY
 
     @property
     def is_der(self) -> bool:
@@ -108,6 +124,7 @@ class Fleet:
     """All devices, in file order; the row of a device is its index in every column of the house."""
 
     devices: tuple[Device, ...]
+    connections: tuple[Connection, ...] = ()
     index: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -133,7 +150,7 @@ class Fleet:
         devices = list(self.devices)
         for row in np.flatnonzero(smaller).tolist():
             devices[row] = replace(devices[row], p_rated_w=float(power_w[row]), energy_wh=float(stored_wh[row]))
-        return Fleet(tuple(devices))
+        return Fleet(tuple(devices), self.connections)
 
     @cached_property
     def is_pv(self) -> BoolArray:
@@ -173,6 +190,45 @@ class Fleet:
         return _column(device.soc_max_frac for device in self.devices)
 
     @cached_property
+    def backup_frac(self) -> FloatArray:
+        return _column(device.backup_frac for device in self.devices)
+
+    @cached_property
+    def reserve_frac(self) -> FloatArray:
+        """State of charge that no command goes below: the reserve, and what is kept for an outage."""
+        return np.maximum(self.soc_min_frac, self.backup_frac)
+
+    @cached_property
+    def solar_only(self) -> BoolArray:
+        """Batteries that charge from the PV behind their connection only."""
+        return np.array([device.charge_from is ChargeFrom.SOLAR for device in self.devices], dtype=np.bool_)
+
+    @cached_property
+    def connection(self) -> IntArray:
+        """Place in `connections` of each device's, -1 where it has one of its own."""
+        return _places((device.connection for device in self.devices), (each.id for each in self.connections))
+
+    @cached_property
+    def giving_max_w(self) -> FloatArray:
+        """What the devices behind each connection may inject together, shape (connections,)."""
+        return _column(connection.giving_max_w for connection in self.connections)
+
+    @cached_property
+    def taking_max_w(self) -> FloatArray:
+        """What they may draw together, >= 0, shape (connections,)."""
+        return _column(connection.taking_max_w for connection in self.connections)
+
+    @cached_property
+    def inverters(self) -> tuple[str, ...]:
+        """Inverters that several devices share."""
+        return tuple(dict.fromkeys(device.inverter for device in self.devices if device.inverter))
+
+    @cached_property
+    def inverter(self) -> IntArray:
+        """Place in `inverters` of each device's, -1 where it has one of its own."""
+        return _places((device.inverter for device in self.devices), self.inverters)
+
+    @cached_property
     def efficiency_frac(self) -> FloatArray:
         return _column(device.efficiency_frac for device in self.devices)
 
@@ -181,3 +237,8 @@ def _column(values: Iterable[float]) -> FloatArray:
     column = np.array(list(values), dtype=np.float64)
     column.flags.writeable = False
     return column
+
+
+def _places(names: Iterable[str], among: Iterable[str]) -> IntArray:
+    place = {name: number for number, name in enumerate(among)}
+    return np.array([place.get(name, -1) for name in names], dtype=np.intp)

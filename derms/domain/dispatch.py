@@ -9,7 +9,10 @@ from enum import StrEnum
 
 import numpy as np
 
-from derms.domain.arrays import FloatArray, IntArray
+from derms.domain.arrays import BoolArray, FloatArray, IntArray
+
+FREE_FRAC = 0.1
+"""Of its rating, by which PV that a limit does not hold back is measured below it."""
 
 
 class Quantity(StrEnum):
@@ -232,6 +235,12 @@ class Dispatch:
         most_w = np.where(trim.offset_w == 0.0, np.inf, leeway.most_w)
         wanted: FloatArray = np.clip(planned_w + trim.offset_w, -most_w, most_w)
         return wanted
+
+    def holds_back(self, p_w: FloatArray, p_rated_w: FloatArray) -> BoolArray:
+        """PV that its first limits may hold back: what is measured [W] is near them, or not known; shape (n,)."""
+        limit_w = np.fmin(self.p_limit_w[:, 0], self.p_limit_w[:, 1])
+        near: BoolArray = ~(p_w < limit_w - FREE_FRAC * p_rated_w)
+        return np.isfinite(limit_w) & near
 
 
 def _between(times_s: FloatArray, now_s: float) -> tuple[int, int, float]:

@@ -150,6 +150,14 @@ class Ledger:
         self._open[key] = pending
         return pending
 
+    def under_way_w(self, key: Key, *, released_w: float | None = None) -> list[float]:
+        """What a command without an outcome tells a device [W]; `released_w` for a release, none where that is None."""
+        pending = self._open.get(key)
+        if pending is None:
+            return []
+        value_w = released_w if pending.command.value_w is None else pending.command.value_w
+        return [value_w] if value_w is not None and not np.isnan(value_w) else []
+
     async def make_durable(self, due: Sequence[Pending]) -> None:
         """Commit intents together. Without a journal setpoints end as Rejected; releases go out all the same."""
         if not due:

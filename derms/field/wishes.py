@@ -5,11 +5,12 @@ it is worth a write. Devices whose control has ended are restored to their defau
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from derms.control.authority import Claims, Rank
+from derms.control.connections import Reach
 from derms.control.guards import RAMPS, Guarded, GuardInput, Permits, guard
 from derms.control.handover import faults
 from derms.domain.alarm import Event, Severity
@@ -28,6 +29,7 @@ from derms.field.ledger import Ledger, Pending
 from derms.field.orders import Orders
 from derms.field.pace import Pace
 from derms.field.poller import Poller
+from derms.field.reach import reach_of
 from derms.field.restorer import Restorer
 from derms.field.thrift import Thrift, Verdict
 from derms.field.wants import Plans, Wants, wants
@@ -182,6 +184,7 @@ class Wishes:
             changes_w |= (released_w := self._releases_w(releases, quantity, changes_w, snapshot))
             writes += [self.ledger.intend((row, quantity), None, dispatch=self.plans.latest) for row in released_w]
             again += [row for row in releases if row not in released_w]
+            again += self._beside(released_w, quantity)
             self.pace.moved(changes_w, found, now_s)
         return Due(writes, kept, again)
 
@@ -225,9 +228,8 @@ class Wishes:
     ) -> tuple[Guarded, FloatArray]:
         """What the guards leave, and how far that moves each device [W]."""
         moves = self.pace.moves(quantity, self.custody.holdings, found, snapshot, rows)
-        reversion_s = self.settings.reversion_s + self.settings.reversion_jitter_s
-        permits = self._permits(found, rows)
-        guarded = guard(wanted_w, GuardInput(self.fleet, snapshot, reversion_s, permits, moves, quantity=quantity))
+        given = replace(self.guard_input(quantity, snapshot), permits=self._permits(found, rows), moves=moves)
+        guarded = guard(wanted_w, given)
         return guarded, moves.change_w(guarded.value_w)
 
     def _permits(self, found: Wants, rows: Sequence[int]) -> Permits:
@@ -253,8 +255,26 @@ class Wishes:
             holding = self.custody.holdings.get((row, quantity))
             if holding is not None:
                 held_w[row] = holding.held.value_w
+        return guard(held_w, self.guard_input(quantity, snapshot))
+
+    def guard_input(self, quantity: Quantity, snapshot: TelemetrySnapshot) -> GuardInput:
+        """What the guards look at, whoever wants something."""
         reversion_s = self.settings.reversion_s + self.settings.reversion_jitter_s
-        return guard(held_w, GuardInput(self.fleet, snapshot, reversion_s, quantity=quantity))
+        return GuardInput(self.fleet, snapshot, reversion_s, quantity=quantity, reach=self._reach(snapshot))
+
+    def _reach(self, snapshot: TelemetrySnapshot) -> Reach | None:
+        if not self.fleet.connections:
+            return None
+        return reach_of(self.fleet, snapshot, self.custody, self.ledger, self.settings.interval_s)
+
+    def _beside(self, released: Iterable[int], quantity: Quantity) -> list[int]:
+        """Batteries that share a connection with PV that is not limited any more: they go on with the next turn."""
+        fleet, freed = self.fleet, [row for row in released if self.fleet.is_pv[row]]
+        if quantity is not Quantity.P_LIMIT or not freed:
+            return []
+        points = fleet.connection[freed]
+        beside = fleet.is_battery & (fleet.connection >= 0) & np.isin(fleet.connection, points)
+        return np.flatnonzero(beside).tolist()
 
     def _judged(self, wish: Wish, outside: str) -> Verdict:
         """Whether a value is to be written; where the device keeps its own, that is valid for this wish too.

@@ -6,7 +6,8 @@ from derms.domain.packing import Packer
 
 _TYPES: Mapping[str, tuple[str, ...]] = {
     "derms.control.signs": ("SignChanges",),
-    "derms.domain.der": ("Device", "DeviceKind", "Endpoint", "Fleet", "Link", "Transport"),
+    "derms.domain.connection": ("Connection",),
+    "derms.domain.der": ("ChargeFrom", "Device", "DeviceKind", "Endpoint", "Fleet", "Link", "Transport"),
     "derms.domain.dispatch": ("Dispatch", "Heads", "Leeway", "Trim"),
     "derms.domain.forecast": ("Forecast",),
     "derms.domain.grid": ("GridState", "StateSummary", "SwitchState", "Topology"),

@@ -50,7 +50,7 @@ def aggregate(fleet: Fleet, soc_frac: FloatArray, available: BoolArray) -> Virtu
     return VirtualBattery(
         p_rated_w=total_w,
         energy_wh=float(energy_wh @ soc_frac[rows]),
-        energy_min_wh=float(energy_wh @ fleet.soc_min_frac[rows]),
+        energy_min_wh=float(energy_wh @ fleet.reserve_frac[rows]),
         energy_max_wh=float(energy_wh @ fleet.soc_max_frac[rows]),
         efficiency_frac=efficiency,
     )

@@ -185,7 +185,8 @@ class Brain:
         self._store.samples(snapshot)
         self.net_load_w = told.net_load_w
         sky_pu = self._place.sky.pu(np.array([snapshot.at.timestamp()]))
-        self._memory.add(snapshot, self.net_load_w, self._limited(), sky_frac=CLOUD_TYPICAL * float(sky_pu[0]))
+        limited = self._limited(snapshot)
+        self._memory.add(snapshot, self.net_load_w, limited, sky_frac=CLOUD_TYPICAL * float(sky_pu[0]))
         der_w, der_var = self._der_powers(snapshot)
         head_w, head_var = self._head(snapshot, told)
         previous = self._grid
@@ -410,12 +411,10 @@ class Brain:
         known: BoolArray = ~self._site.fleet.is_battery | np.isfinite(snapshot.soc_frac)
         return snapshot.good("p_w") & known & seen.commandable
 
-    def _limited(self) -> BoolArray:
+    def _limited(self, snapshot: TelemetrySnapshot) -> BoolArray:
         if self.decision is None or self._site.mode is not Mode.AUTO:
             return np.zeros(len(self._site.fleet), dtype=np.bool_)
-        first, second = np.isfinite(self.decision.dispatch.p_limit_w[:, :2]).T
-        limited: BoolArray = np.logical_or(first, second)
-        return limited
+        return self.decision.dispatch.holds_back(snapshot.p_w, self._site.fleet.p_rated_w)
 
     def _der_powers(self, snapshot: TelemetrySnapshot) -> tuple[FloatArray, FloatArray]:
         """Measured power per DER of the feeder model; NaN where it is not known."""

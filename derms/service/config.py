@@ -3,8 +3,9 @@
 import csv
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from types import MappingProxyType
@@ -22,8 +23,9 @@ from derms.errors import ConfigError, Problem
 from derms.field.shards import refuses
 from derms.forecast.weather import read_weather, told
 from derms.ports import DriverInfo, DriverKit
+from derms.service.connections import ConnectionFile, read_connections
 from derms.service.files import Report, did_you_mean, in_order, read_csv, read_text
-from derms.service.fleet_columns import describe_columns
+from derms.service.fleet_columns import COLUMNS, CONNECTION_COLUMNS, describe_columns
 from derms.service.fleet_file import FleetFile, read_fleet
 from derms.service.networks import Networks, read_networks
 from derms.service.point_map import describe_points
@@ -109,7 +111,10 @@ def load_site(
     package = _package(file, path, site["feeder"], feeder) if site["feeder"] else None
     fleet_path = _named_file(file, path, "fleet.file", values["fleet"]["file"])
     networks = read_networks(file, values["field"]["networks"])
-    fleet = _collect(report, lambda: load_fleet(fleet_path, drivers, package, broken, networks)) if fleet_path else None
+    points = _connections(file, path, values["fleet"]["connections"])
+    known = frozenset[str]() if points is None else points.ids
+    load = partial(load_fleet, drivers=drivers, package=package, broken=broken, networks=networks, connections=known)
+    fleet = _collect(report, partial(load, fleet_path)) if fleet_path else None
     if fleet is not None:
         report.problems += fleet.report.problems
     utility = read_scada(file, path.parent, scada, package)
@@ -149,7 +154,7 @@ def load_site(
         latitude=site["latitude"],
         longitude=site["longitude"],
         timezone=zone,
-        fleet=Fleet(fleet.devices),
+        fleet=Fleet(fleet.devices, () if points is None else points.connections),
         package=package,
         net_load_id=net_load_id,
         history=history,
@@ -195,6 +200,7 @@ def load_fleet(
     package: FeederPackage | None,
     broken: Broken = NOT_BROKEN,
     networks: Networks = (),
+    connections: Collection[str] | None = None,
 ) -> FleetFile:
     """The fleet file with its mistakes, and with those of the broken drivers that it names.
 
@@ -202,7 +208,7 @@ def load_fleet(
     """
     _require_csv(path)
     known = {**dict.fromkeys(broken, DriverInfo(frozenset(DeviceKind))), **drivers}
-    found = read_fleet(path, drivers=known, package=package, networks=networks)
+    found = read_fleet(path, drivers=known, package=package, networks=networks, connections=connections)
     found.report.problems += _broken_uses(path, broken)
     return found
 
@@ -240,7 +246,8 @@ def _broken_uses(path: Path, broken: Broken) -> Iterator[Problem]:
 def describe() -> str:
     """The reference of site file and fleet file as Markdown: every key and column with default and bounds."""
     return (
-        f"## Site file\n\n{describe_keys()}\n## Fleet file\n\n{describe_columns()}\n## Point map\n\n{describe_points()}"
+        f"## Site file\n\n{describe_keys()}\n## Fleet file\n\n{describe_columns(COLUMNS)}\n"
+        f"## Connections\n\n{describe_columns(CONNECTION_COLUMNS)}\n## Point map\n\n{describe_points()}"
     )
 
 
@@ -265,6 +272,15 @@ def _package(file: SiteFile, path: Path, name: str, load: Callable[[str], Feeder
         else:
             file.report.problems += error.problems
         return None
+
+
+def _connections(file: SiteFile, path: Path, name: str | None) -> ConnectionFile | None:
+    """The connections that the site file names, after their problems have joined those of the site file."""
+    named = _named_file(file, path, "fleet.connections", name)
+    found = None if named is None else _collect(file.report, partial(read_connections, named))
+    if found is not None:
+        file.report.problems += found.report.problems
+    return found
 
 
 def _timezone(file: SiteFile, name: str | None) -> ZoneInfo | None:

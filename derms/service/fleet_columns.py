@@ -3,9 +3,10 @@
 In kW, kVA, kWh and percent, as people write them.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from derms.domain.der import DER_KINDS, DeviceKind, Link, Transport
+from derms.domain.der import DER_KINDS, ChargeFrom, DeviceKind, Link, Transport
 
 EVERYONE = frozenset(DeviceKind)
 BATTERY = frozenset({DeviceKind.BATTERY})
@@ -48,15 +49,29 @@ COLUMNS = {
     "soc_min_pct": Column("reserve of a battery; 10 when empty", kind=float, high=99),
     "soc_max_pct": Column("ceiling of a battery; 95 when empty", kind=float, low=2, high=100),
     "serial": Column("serial number that the device must show; any when empty"),
+    "connection": Column("id of the connection that it is behind; one of its own, without a limit, when empty"),
+    "inverter": Column("id of an inverter that PV and batteries share (DC-coupled); one of its own when empty"),
+    "backup_pct": Column("kept in a battery for an outage, from soc_min_pct to soc_max_pct", kind=float, high=100),
+    "charge_from": Column(
+        f"one of {', '.join(ChargeFrom)}, the latter for PV behind its connection only; {ChargeFrom.ANY} when empty"
+    ),
 }
+CONNECTION_COLUMNS = {
+    "id": Column("name of the connection, unique", EVERYONE),
+    "export_max_kw": Column("greatest power out of the point of common coupling into the grid", EVERYONE, float),
+    "import_max_kw": Column("greatest power out of the grid into it", EVERYONE, float),
+    "load_max_kw": Column("greatest load behind it that is no device of the fleet; 0 when empty", kind=float),
+    "load_min_kw": Column("least such load; 0 when empty", kind=float),
+}
+"""The columns of the file of connections."""
 RATINGS = {"p_rated_kw": DER_KINDS, "s_rated_kva": DER_KINDS, "energy_kwh": BATTERY}
 """Columns of ratings, and the kinds that have them; for the others 0 is as good as empty."""
 
 
-def describe_columns() -> str:
-    """The reference of the fleet file as Markdown: every column."""
+def describe_columns(columns: Mapping[str, Column]) -> str:
+    """The reference of a file as Markdown: every column."""
     lines = ["| column | needed by | allowed | meaning |", "| --- | --- | --- | --- |"]
-    for name, column in COLUMNS.items():
+    for name, column in columns.items():
         needed = "all" if column.needed_by == EVERYONE else ", ".join(sorted(column.needed_by)) or "none"
         allowed = "text" if column.kind is str else f"{column.low:g} to {column.high:g}"
         lines.append(f"| `{name}` | {needed} | {allowed} | {column.meaning} |")

@@ -5,13 +5,14 @@ In the file kW, kVA, kWh and percent; inside W, VA, Wh and 0..1.
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from derms.domain.der import DER_KINDS, Device, DeviceKind, Endpoint, Link, Transport
 from derms.domain.grid import FeederPackage
 from derms.ports import DriverInfo
+from derms.service.connections import backup_frac, charge_from, check_company, check_connection
 from derms.service.files import Report, column_names, did_you_mean, parse_number, read_csv
 from derms.service.fleet_columns import COLUMNS, RATINGS
 from derms.service.fleet_row import Row, check_place, choice
@@ -39,12 +40,17 @@ class FleetFile:
 
 
 def read_fleet(
-    path: Path, *, drivers: Mapping[str, DriverInfo], package: FeederPackage | None, networks: Networks = ()
+    path: Path,
+    *,
+    drivers: Mapping[str, DriverInfo],
+    package: FeederPackage | None,
+    networks: Networks = (),
+    connections: Collection[str] | None = None,
 ) -> FleetFile:
     """Read the fleet file and find every mistake in it; without `networks` devices may be anywhere.
 
-    Without a feeder package (when that is wrong itself) buses and bindings are not checked. Raises ConfigError
-    only when the file is no CSV at all.
+    `connections` are the ids of those that there are; None takes any. Without a feeder package (when that is wrong
+    itself) buses and bindings are not checked. Raises ConfigError only when the file is no CSV at all.
     """
     table, report = read_csv(path), Report(str(path))
     columns = column_names(table.header, COLUMNS, report)
@@ -52,7 +58,7 @@ def read_fleet(
     _find_missing_columns(columns, {_kind(row) for row in rows}, report)
     if not rows:
         report.add("row 2", "there is no device", "add a row per device")
-    checker = _Checker(drivers, package, Counter(row.cells.get("id", "") for row in rows), networks)
+    checker = _Checker(drivers, package, Counter(row.cells.get("id", "") for row in rows), networks, connections)
     devices = []
     for row, (number, cells) in zip(rows, table.rows, strict=True):
         if len(cells) < len(columns) or any(cells[len(columns) :]):
@@ -60,6 +66,7 @@ def read_fleet(
             report.add(f"row {number}", wrong, "give one cell per column, empty where there is nothing to say")
         elif device := checker.device(row):
             devices.append(device)
+    check_company(rows, [_kind(row) for row in rows])
     kinds = {row.cells["id"]: _kind(row) for row in rows if row.cells.get("id")}
     return FleetFile(tuple(devices), kinds, report)
 
@@ -84,9 +91,11 @@ class _Checker:
         package: FeederPackage | None,
         uses: Mapping[str, int],
         networks: Networks,
+        connections: Collection[str] | None,
     ) -> None:
         self._drivers = drivers
         self._networks = networks
+        self._connections = connections
         self._uses = uses
         self._package = package
         self._ids: dict[str, int] = {}
@@ -116,6 +125,8 @@ class _Checker:
             row.wrong("s_rated_kva", f"{s_kva:g} kVA is less than p_rated_kw = {p_kw:g}", f"give at least {p_kw:g}")
         energy_kwh = _energy_kwh(row, kind, p_kw)
         soc_min_frac, soc_max_frac = _soc_range(row)
+        check_connection(row, kind, self._connections)
+        kept_frac, source = backup_frac(row, kind, soc_min_frac, soc_max_frac), charge_from(row, kind)
         if row.report.problems or kind is None or endpoint is None:
             return None
         return Device(
@@ -131,6 +142,10 @@ class _Checker:
             soc_max_frac=soc_max_frac,
             serial=row.cells.get("serial", ""),
             link=link,
+            connection=row.cells.get("connection", ""),
+            inverter=row.cells.get("inverter", ""),
+            backup_frac=kept_frac,
+            charge_from=source,
         )
 
     def _greatest_w(self, kind: DeviceKind) -> float:

@@ -2,13 +2,14 @@
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeVar
 
 from derms.domain.der import Transport
 from derms.service.files import Report, did_you_mean, parse_number
-from derms.service.fleet_columns import COLUMNS, PORT_MAX, RATINGS
+from derms.service.fleet_columns import COLUMNS, PORT_MAX, RATINGS, Column
 
 Choice = TypeVar("Choice", bound=StrEnum)
 
@@ -25,6 +26,8 @@ class Row:
     number: int
     cells: dict[str, str]
     report: Report
+    columns: Mapping[str, Column] = field(default_factory=lambda: COLUMNS)
+    """What may stand in them."""
     bad: set[str] = field(default_factory=set)
 
     def wrong(self, column: str, wrong: str, right: str) -> None:
@@ -36,7 +39,7 @@ class Row:
 
     def value(self, column: str) -> float | None:
         """The number in a cell; one that cannot be is reported, once."""
-        cell, rule = self.text(column), COLUMNS[column]
+        cell, rule = self.text(column), self.columns[column]
         if cell is None:
             return None
         number = parse_number(cell)

@@ -6,7 +6,7 @@ import numpy as np
 
 from derms.control import modes, permissives
 from derms.control.authority import Lock, Rank, left_to
-from derms.control.guards import GuardInput, allowed
+from derms.control.guards import allowed
 from derms.control.modes import ControlMode
 from derms.control.permissives import Asked, Facts, Selected, Substitute
 from derms.domain.arrays import BoolArray
@@ -175,12 +175,10 @@ class OrderDesk:
     def _facts(self, quantity: Quantity) -> Facts:
         """How things stand now, for a command of a quantity."""
         orders, reconciler = self._orders, self._reconciler
-        fleet, settings, laid = reconciler.fleet, reconciler.settings, orders.laid
+        fleet, laid = reconciler.fleet, orders.laid
         snapshot = reconciler.poller.snapshot()
         left = left_to(Rank.OPERATOR, reconciler.wishes.claims(snapshot.now_s), len(fleet), snapshot.now_s)
-        reversion_s = settings.reversion_s + settings.reversion_jitter_s
-        given = GuardInput(fleet, snapshot, reversion_s, quantity=quantity)
-        bounds = allowed(given).narrowed(left.low_w, left.high_w)
+        bounds = allowed(reconciler.wishes.guard_input(quantity, snapshot)).narrowed(left.low_w, left.high_w)
         handed_over = np.zeros(len(fleet), dtype=np.bool_)
         handed_over[sorted(reconciler.custody.handed_over)] = True
         return Facts(

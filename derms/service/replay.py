@@ -15,6 +15,7 @@ from derms.errors import PlanError
 from derms.historian.store import made_with
 from derms.optimize.fleet import FleetPlan, FleetPlanner
 from derms.optimize.share import share
+from derms.optimize.sites import within_sites
 from derms.service.decided import Decided
 
 SHOWN_MAX = 20
@@ -108,7 +109,7 @@ def _setpoints(decided: Decided, plan: FleetPlan) -> tuple[FloatArray, FloatArra
     if dispatch is None or portfolio is None or rows is None or caps is None or state is None:
         return None
     cap = caps[rows, None]
-    devices = portfolio.devices
+    devices = within_sites(portfolio.devices, portfolio.sites, len(portfolio.hours))
     devices = replace(devices, charge_max_w=devices.charge_max_w * cap, discharge_max_w=devices.discharge_max_w * cap)
     steps = plan.shares.power_w.shape[1]
     wanted_w = plan.solution.injected_w[:, :steps]

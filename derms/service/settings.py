@@ -47,6 +47,7 @@ class FleetTable:
     """[fleet]: the devices."""
 
     file: str = text("path of the fleet CSV")
+    connections: str | None = text("path of a CSV of connections that devices share, with their limits", None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,10 +9,12 @@ injection; voltages in pu; times in s.
 import math
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
 
+from derms.control.connections import unheld
 from derms.control.cycle import Decision
 from derms.control.guards import GuardInput, guard
 from derms.control.modes import ControlMode, Scorecard
@@ -153,9 +155,12 @@ class Shadowing:
         """
         fleet, now_s = self._site.fleet, self._clock.monotonic_s()
         wanted = clamped = 0
+        # PV is taken to hold the plan's limits already.
+        reach = unheld(fleet, snapshot).limited(dispatch.wanted_w(Quantity.P_LIMIT, now_s))
+        given = GuardInput(fleet, snapshot, self._site.plan.every_s, reach=reach)
         for quantity in Quantity:
             wanted_w = dispatch.wanted_w(quantity, now_s)
-            left_w = guard(wanted_w, GuardInput(fleet, snapshot, self._site.plan.every_s, quantity=quantity)).value_w
+            left_w = guard(wanted_w, replace(given, quantity=quantity)).value_w
             asked = np.isfinite(wanted_w)
             wanted += int(asked.sum())
             clamped += int((asked & ~(np.abs(left_w - wanted_w) <= MOVED_FRAC * fleet.p_rated_w)).sum())
@@ -164,7 +169,7 @@ class Shadowing:
     def _unmanaged_w(self, seen: Observed) -> float:
         """Net load as forecasts mean it: as if no battery moved [W]; NaN where a plan may hold PV back."""
         fleet, snapshot = self._site.fleet, seen.snapshot
-        limited = self._dispatch is not None and bool(np.isfinite(self._dispatch.p_limit_w[:, :2]).any())
+        limited = self._dispatch is not None and bool(self._dispatch.holds_back(snapshot.p_w, fleet.p_rated_w).any())
         acts = seen.modes.get(self._site.package.id) in (ControlMode.ADVISE, ControlMode.AUTO)
         if limited and acts:
             return math.nan

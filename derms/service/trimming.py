@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from derms.control.guards import GuardInput, allowed
+from derms.control.guards import allowed
 from derms.control.trim import Measured, TrimState, Turns, trimmed
 from derms.domain.alarm import Event, Severity
-from derms.domain.dispatch import Dispatch
+from derms.domain.dispatch import Dispatch, Quantity
 from derms.domain.quality import Quality
 from derms.domain.refusal import Reason
 from derms.domain.scada import NOTHING, PointKind, ScadaReading
@@ -72,10 +72,9 @@ class Trimmer:
             self._dispatch, self._state = None, TrimState()
             return
         found = self._measure(snapshot)
-        reversion_s = settings.reversion_s + settings.reversion_jitter_s
         dispatch, self._state = trimmed(
             dispatch,
-            allowed(GuardInput(reconciler.fleet, snapshot, reversion_s)),
+            allowed(reconciler.wishes.guard_input(Quantity.P_SET, snapshot)),
             self._state,
             found,
             snapshot.now_s,

@@ -15,6 +15,7 @@ import numpy as np
 from derms.control.modes import ControlMode
 from derms.domain.alarm import Event
 from derms.domain.arrays import FloatArray
+from derms.domain.connection import Connection
 from derms.domain.der import Fleet
 from derms.domain.dispatch import CommandRecord, Dispatch, Outcome
 from derms.domain.mode import Mode
@@ -236,10 +237,12 @@ def in_the_field(
     driver: Opener = SunSpecDriver,
     standing: bool = False,
     remembers: bool = False,
+    behind: Connection | None = None,
 ) -> None:
     """Tell a scenario on some devices of a fresh world, from the moment that each has been polled once.
 
-    `standing` keeps the world from moving; `driver` opens its drivers; `remembers` keeps orders in a file.
+    `standing` keeps the world from moving; `driver` opens its drivers; `remembers` keeps orders in a file. All
+    devices are `behind` one connection, if that is given.
     """
 
     async def main(loop: SimulatedLoop) -> None:
@@ -247,6 +250,8 @@ def in_the_field(
         world = World(PACKAGE, seed=1, start=NOON)
         everything = world.fleet("127.0.0.1", await world.serve())
         fleet = Fleet(tuple(d for d in everything.devices if devices is None or d.id in devices))
+        if behind is not None:
+            fleet = Fleet(tuple(replace(device, connection=behind.id) for device in fleet.devices), (behind,))
         rig = _rig(world, fleet, clock, folder, polling or FieldSettings(), dispatch, driver, remembers)
         rig.listen()
         tasks = [asyncio.ensure_future(rig.poller.run())]

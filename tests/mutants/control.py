@@ -13,6 +13,7 @@ TRIM = "derms/control/trim.py"
 CYCLE = "derms/control/cycle.py"
 
 _GUARDS = ("tests/control/test_guards.py",)
+_CONNECTIONS = ("tests/control/test_connection_guard.py",)
 _AUTHORITY = ("tests/control/test_authority.py",)
 _PERMISSIVES = ("tests/control/test_permissives.py",)
 _STOPPING = ("tests/control/test_stopping.py",)
@@ -38,6 +39,41 @@ CONTROL: tuple[Fault, ...] = (
         '    ("device maximum", device_maximum_guard),\n',
         "",
         _GUARDS,
+    ),
+    Fault(
+        "the guard of connections is skipped",
+        GUARDS,
+        '    ("connection", connection_guard),\n',
+        "",
+        _CONNECTIONS,
+    ),
+    Fault(
+        "PV that nobody limits counts as it is measured",
+        "derms/control/connections.py",
+        "high_w = np.where(fleet.is_pv | (~good & gives), rated_w, 0.0)",
+        "high_w = np.where(~good & gives, rated_w, 0.0)",
+        _CONNECTIONS,
+    ),
+    Fault(
+        "a device that comes down makes room behind its connection at once",
+        "derms/control/connections.py",
+        "left_w = most_w - sums(at, now_w, len(most_w))",
+        "left_w = most_w - sums(at, now_w if to_w is None else np.fmin(now_w, to_w[shares]), len(most_w))",
+        _CONNECTIONS,
+    ),
+    Fault(
+        "a limit of PV that is about to end makes room for batteries",
+        "derms/field/reach.py",
+        "if seen.armed_s + seen.reversion_s < until_s:",
+        "if seen.armed_s + seen.reversion_s < 0.0:",
+        ("tests/field/test_connection.py",),
+    ),
+    Fault(
+        "shares of a plan forget what connections leave",
+        CYCLE,
+        "_capped(within_sites(portfolio.devices, portfolio.sites, len(portfolio.hours)), caps[rows])",
+        "_capped(portfolio.devices, caps[rows])",
+        ("tests/control/test_connection_plans.py",),
     ),
     Fault(
         "no taper towards reserve and ceiling",

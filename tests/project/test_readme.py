@@ -137,12 +137,15 @@ def test_the_site_file_page_is_up_to_date(capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().out == (ROOT / "docs" / "site-file.md").read_text(encoding="utf8"), "run make docs"
 
 
-@pytest.mark.parametrize("with_scada", [False, True])
+@pytest.mark.parametrize(("with_scada", "with_connections"), [(False, False), (True, False), (True, True)])
 def test_the_example_site_of_the_guide_is_accepted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], *, with_scada: bool
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], *, with_scada: bool, with_connections: bool
 ) -> None:
     guide = ROOT / "docs" / "site-file.md"
-    (site, scada), (fleet, points) = _blocks(guide, "toml"), _blocks(guide, "csv")
+    (site, shared, scada), (fleet, limits, sharing, points) = _blocks(guide, "toml"), _blocks(guide, "csv")
+    if with_connections:
+        site, fleet = site.replace(site[site.index("[fleet]") :], shared), sharing
+        (tmp_path / "connections.csv").write_text(limits, encoding="utf8")
     if with_scada:
         site += scada.replace("/srv/ems", str(tmp_path))
         (tmp_path / "points.csv").write_text(points, encoding="utf8")

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from derms.domain.arrays import FloatArray
+from derms.domain.connection import Connection
 from derms.domain.der import Fleet
 from derms.service.simulated import Trouble
 from feeders.catalog import load
@@ -28,6 +29,9 @@ PACKAGE = load("ieee13")
 FEW = ("pv01", "pv03", "bat01", "bat02")
 ALL = tuple(der.id for der in PACKAGE.ders)
 METER = "system"
+BEHIND = ("pv01", "bat01")
+FARM = Connection(id="farm", export_max_w=30e3, import_max_w=15e3)
+"""Of 30 kW of PV and a battery of 25 kW."""
 HOST = "127.0.0.1"
 STARTS = (
     datetime(2026, 4, 15, 13, 0, tzinfo=UTC),
@@ -89,8 +93,11 @@ def small_world(seed: int, *, publish: bool = True) -> World:
 
 
 def part_of(fleet: Fleet, ders: Sequence[str]) -> Fleet:
-    """Some DER and the meter."""
-    return Fleet(tuple(device for device in fleet.devices if device.id in (*ders, METER)))
+    """Some DER and the meter; two of the DER are behind one connection."""
+    own = (device for device in fleet.devices if device.id in (*ders, METER))
+    return Fleet(
+        tuple(replace(device, connection=FARM.id) if device.id in BEHIND else device for device in own), (FARM,)
+    )
 
 
 def legacy(world: World) -> frozenset[str]:

@@ -14,7 +14,6 @@ from tests.sim.schedule import BRAIN, CLOCK, DISK, GATEWAY, LINK, PLANNER, SERVI
 from tests.sim.watch import Write
 
 WAITING = {
-    "I-3": "limits of feeders and connections in the site file: no static limit is known yet",
     "I-6": "operators' commands with accounts: acknowledged ones end as executed or failed",
     "I-14": "PostgreSQL: each sample once, without a gap",
     "I-15": "accounts: the audit log",
@@ -35,6 +34,8 @@ ROUNDING_FRAC = 1e-3
 STEP_SLACK_S = 15.0
 """Physics steps of 5 s, groups of 15 s."""
 ERRAND_S = 40.0
+HANDED_OVER_S = 3600.0
+"""For which a device may be left to another master."""
 CONNECTS_MOST = 12
 """To one endpoint in ten seconds."""
 TASKS_MOST = 120
@@ -90,6 +91,36 @@ class WithinCharge(Check):
         if abs(value_w) > small_w and not low_frac <= left_frac <= high_frac:
             return [(write.device, f"{value_w:.0f} W until it reverts would leave it at {left_frac:.3f}")]
         return []
+
+
+class WithinConnections(Check):
+    """What devices behind a connection truly do together is within its limits, but for as long as a turn takes.
+
+    While one of them or the gateway is ill, stopped or another master's, nobody can tell it to come down.
+    """
+
+    id = "I-3"
+
+    def __init__(self) -> None:
+        self._since_s: dict[str, float] = {}
+
+    def each_second(self, facts: Facts) -> Found:
+        now_s, found = facts.now_s(), list[tuple[str, str]]()
+        for connection in facts.fleet.connections:
+            names = [device.id for device in facts.fleet.devices if device.connection == connection.id]
+            power_w = sum(float(facts.world.state.p_w[facts.rows[name]]) for name in names)
+            slack_w = ROUNDING_FRAC * sum(facts.device(name).p_rated_w for name in names)
+            within = -connection.taking_max_w - slack_w <= power_w <= connection.giving_max_w + slack_w
+            if within or GATEWAY not in facts.up_s or any(facts.stopped(name) for name in names):
+                self._since_s.pop(connection.id, None)
+                continue
+            others_s = max(facts.meddled_s.get(name, -np.inf) + HANDED_OVER_S for name in names)
+            well_s = max(facts.well_since_s(*names, GATEWAY, SERVICE), facts.up_s[GATEWAY], others_s)
+            since_s = max(self._since_s.setdefault(connection.id, now_s), well_s)
+            if now_s - since_s > facts.dispatch.interval_s + 2.0 * ERRAND_S:
+                self._since_s[connection.id] = np.inf
+                found.append((connection.id, f"{power_w:.0f} W since {since_s:.0f} s"))
+        return found
 
 
 class JournalFirst(Check):
@@ -376,7 +407,16 @@ class NothingUnexpected(Check):
 def checks() -> tuple[Check, ...]:
     """All of them, fresh."""
     return (
-        *(WithinPlates(), WithinCharge(), JournalFirst(), OneOutcome(), OneHolder(), LetsGo(), NothingBlind()),
+        *(
+            WithinPlates(),
+            WithinCharge(),
+            WithinConnections(),
+            JournalFirst(),
+            OneOutcome(),
+            OneHolder(),
+            LetsGo(),
+            NothingBlind(),
+        ),
         *(NoOldPlan(), WriteBudget(), RightDevice(), Bounded(), InTime(), Heals(), NothingUnexpected()),
         *(StopsHold(), HandsHold()),
     )

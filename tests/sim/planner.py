@@ -10,7 +10,7 @@ import numpy as np
 
 from derms.domain.arrays import FloatArray
 from derms.errors import PlanError
-from derms.optimize.fleet import FleetPlan, FleetPlanner, PlannerState
+from derms.optimize.fleet import FleetPlan, FleetPlanner, PlannerState, narrowed
 from derms.optimize.master import Solution
 from derms.optimize.portfolio import Portfolio
 from derms.optimize.share import share
@@ -57,7 +57,7 @@ class LightPlanner:
         chance = self._chance
         if not self.steady and chance.random() < REFUSES:
             raise PlanError("no plan: the solver has none that it calls solved")
-        given = portfolio.checked()
+        given, _ = narrowed(portfolio.checked())
         if self.steady:
             return self._made(given, 0.2, 0.0)
         return self._made(given, chance.uniform(-0.9, 0.9), max(0.0, chance.uniform(-0.5, 0.9)))

@@ -6,9 +6,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from derms.control import guards, latch
+from derms.control import cycle, guards, latch
 from derms.control.authority import Claims
 from derms.domain.dispatch import Command
 from derms.field.ledger import Ledger, Pending
@@ -82,6 +83,12 @@ def test_the_oracle_catches_a_command_that_is_sent_before_the_journal_has_it(mon
 
     monkeypatch.setattr(Ledger, "make_durable", later)
     assert "I-4" in _found(run_seed(1, hours=SHORT_H, schedule=QUIET))
+
+
+def test_the_oracle_catches_that_nobody_keeps_to_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guards, "GUARDS", tuple(row for row in guards.GUARDS if row[0] != "connection"))
+    monkeypatch.setattr(cycle, "pv_ceiling_w", lambda fleet, snapshot, available, told_w: np.full_like(told_w, np.nan))
+    assert "I-3" in _found(run_seed(3, hours=SHORT_H, schedule=Schedule(3, (), 600.0)))
 
 
 def test_the_oracle_catches_a_sign_that_is_flipped_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +191,7 @@ def test_the_oracle_catches_a_battery_that_rests_where_a_value_stands_by_hand(mo
     assert "I-11" in _found(run_seed(1, hours=SHORT_H, schedule=Schedule(1, (hand,), 600.0)))
 
 
-BOUNDING = ("nameplate", "device maximum", "state of charge")
+BOUNDING = ("nameplate", "device maximum", "connection", "state of charge")
 
 
 def test_guards_hold_back_a_hostile_dispatch_and_the_oracle_sees_where_they_do_not(
