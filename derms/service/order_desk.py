@@ -177,6 +177,7 @@ class OrderDesk:
                 found.append(Reason("mode", f"{places.named(held)}: the mode is {mode}"))
         for column, by, text in (
             (facts.stopped, "stop", "stopped, and the stop is not released"),
+            (facts.local, "local", "under local control"),
             (facts.handed_over, "another master", "left to another master"),
         ):
             if (rows & column).any():
@@ -204,7 +205,7 @@ class OrderDesk:
             locks=orders.kept.locks,
             closed=~modes.passing(Rank.OPERATOR, laid.levels, orders.site),
             stopped=laid.stopped,
-            local=np.zeros(len(fleet), dtype=np.bool_),  # no driver tells it yet
+            local=snapshot.local,
             handed_over=handed_over,
             quality=snapshot.quality,
             bounds=bounds,
