@@ -1,7 +1,7 @@
 """How simulated devices look from outside: inverters of the 701 family, older ones, and meters, as SunSpec registers.
 
 A face keeps one bank: it publishes what is measured, and turns written registers into the commands physics obeys.
-Source: SunSpec models 1, 103, 120-124, 203, 701-705, 713; their reversion semantics.
+Source: SunSpec models 1, 103, 120-124, 203, 701-705, 713, 715; their reversion semantics.
 """
 
 from collections.abc import Sequence
@@ -71,7 +71,7 @@ _SCALES = {
 
 
 class ModernFace:
-    """Devices with models 1, 701, 702, 703, 704, 713, 705 in this order (704 and 713 in one read)."""
+    """Devices with models 1, 701, 702, 703, 704, 713, 715, 705 in this order (704 to 715 in one read)."""
 
     _LIMIT = range(14, 20)
     _SETPOINT = range(22, 33)
@@ -81,7 +81,7 @@ class ModernFace:
         """`rows` are the face's rows among all DER; the rest has one entry per row of the face."""
         self.rows = rows
         self.ratings = ratings
-        chain = [layout(model) for model in (1, 701, 702, 703, 704, 713)]
+        chain = [layout(model) for model in (1, 701, 702, 703, 704, 713, 715)]
         self.bank = Bank(len(rows), [*chain, layout(705, {"NCrv": 1, "NPt": len(VOLT_VAR_V_PU)})], _SCALES)
         identify(self.bank, ids, "Inverter 1547")
         self._plates()
@@ -119,6 +119,7 @@ class ModernFace:
     def _controls(self) -> None:
         put, battery = self.bank.put, self.ratings.is_battery
         put("703.ES", 1)
+        put("715.LocRemCtl", 0)  # remote; it has no heartbeat and no other command there
         for name in ("Ena", "Rvrt", "EnaRvrt", "RvrtTms", "RvrtRem"):
             put(f"704.WMaxLimPct{name}", 0)
         put("704.WMaxLimPct", 100.0)

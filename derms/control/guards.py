@@ -125,6 +125,11 @@ def quality_guard(bounds: PowerBounds, given: GuardInput) -> PowerBounds:
     return _only(good, bounds)
 
 
+def local_guard(bounds: PowerBounds, given: GuardInput) -> PowerBounds:
+    """Forbid everything to a device under local control: what it held of ours is left to its timer."""
+    return _only(~given.snapshot.local, bounds)
+
+
 def _only(rows: BoolArray, bounds: PowerBounds) -> PowerBounds:
     """Nothing for all other rows."""
     return bounds.narrowed(np.where(rows, -np.inf, np.inf), np.where(rows, np.inf, -np.inf))
@@ -248,6 +253,7 @@ RAMPS = frozenset({DEVICE_RAMP, AUTHOR_RAMP, FLEET_RAMP})
 
 GUARDS: tuple[tuple[str, Guard], ...] = (
     ("quality", quality_guard),
+    ("local control", local_guard),
     ("identity", partial(_permit_guard, lambda permits: permits.matched)),
     ("certificate", partial(_permit_guard, lambda permits: permits.reverts)),
     ("mode", partial(_permit_guard, lambda permits: permits.open)),

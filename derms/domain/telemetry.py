@@ -18,7 +18,7 @@ from derms.domain.quality import Quality
 
 COLUMNS = (
     *("p_w", "q_var", "v_v", "soc_frac", "p_phase_w", "q_phase_var", "v_phase_v"),
-    *("s_va", "i_a", "f_hz", "pf", "temp_c", "state", "connected", "alarms", "injected_wh", "absorbed_wh"),
+    *("s_va", "i_a", "f_hz", "pf", "temp_c", "state", "connected", "local", "alarms", "injected_wh", "absorbed_wh"),
     *("p_limit_frac", "limit_left_s", "p_set_w", "setpoint_left_s"),
 )
 """Columns that a layout decodes; those with `phase` in the name have shape (k, 3), the others (k,). NaN is missing.
@@ -32,6 +32,7 @@ pf                power factor [-1..1]; its sign is the device's own and says no
 temp_c            temperature [deg C] of the cabinet, or of the next best place that is measured
 state             operating state, a code of OPERATING_STATES
 connected         1 connected to the grid, 0 not
+local             1 under local control: what is sent to it has no effect; 0 under remote control
 alarms            bit field as a number; what the bits mean is the measuring model's affair, 0 is none
 injected_wh, absorbed_wh            energy counters [Wh]: out of and into a DER, exported and imported by a meter
 p_limit_frac      limit on injection that the device holds [per unit of its greatest power]; NaN while it has none
@@ -41,6 +42,8 @@ setpoint_left_s   time until that setpoint reverts [s]
 """
 OPERATING_STATES = ("off", "sleeping", "starting", "running", "throttled", "shutting down", "fault", "standby")
 """Operating states by their code, those of SunSpec 701 InvSt."""
+LOCAL = 1.0
+"""Of the column `local`: somebody at the device has it."""
 
 
 def is_phase(name: str) -> bool:
@@ -128,6 +131,13 @@ class TelemetrySnapshot:
     """Usable energy that the device itself reports [Wh], shape (n,); NaN where it does not."""
     columns: Mapping[str, FloatArray] = field(default_factory=dict)
     """All COLUMNS as devices tell them, shape (n,) or (n, 3)."""
+
+    @property
+    def local(self) -> BoolArray:
+        """Rows that said last that they are under local control, shape (n,); one that does not tell is not."""
+        told = self.columns.get("local")
+        under: BoolArray = np.zeros(len(self.p_w), dtype=np.bool_) if told is None else told == LOCAL
+        return under
 
     def good(self, column: str) -> BoolArray:
         """Rows whose value of a column may enter control: quality GOOD and the value there, shape (n,)."""

@@ -377,6 +377,7 @@ class Poller:
         self._scaling[rows] = scaling
         table.write(self.writer, rows, decoded.columns, judgement.quality, decoded.requested_s)
         self._watch.judged(rows, judgement, self.readings.asleep)
+        self._watch.controlled(rows, decoded.columns["local"])
 
     def snapshot(self) -> TelemetrySnapshot:
         """The whole fleet now, with everything that has come."""

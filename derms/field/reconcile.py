@@ -227,7 +227,8 @@ class Reconciler:
         snapshot = self.poller.snapshot()
         self.ledger.watch(snapshot, self.poller.requested_s)
         self.custody.take_back(snapshot.now_s)
-        rows = [row for row in rows if row not in self.custody.handed_over]
+        local = snapshot.local  # whoever has it there is not to be overruled: no value, no release, no correction
+        rows = [row for row in rows if row not in self.custody.handed_over and not local[row]]
         if not rows:
             return
         due = self.wishes.due(rows, snapshot)

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from derms.domain.alarm import Event, Severity
-from derms.domain.arrays import BoolArray, IntArray
+from derms.domain.arrays import BoolArray, FloatArray, IntArray
 from derms.domain.der import DeviceKind, Fleet
 from derms.domain.health import Condition, Fact, Health
+from derms.domain.telemetry import LOCAL
 from derms.errors import DeviceMismatch, DeviceRefused, FieldError
 from derms.field.doubts import Doubts
 from derms.field.judge import Judgement
@@ -51,6 +52,7 @@ class Watch:
         self._conditions = [Condition() for _ in fleet.devices]
         self._doubts = Doubts(fleet, turn_s)
         self._doubted: BoolArray = np.zeros(len(fleet), dtype=np.bool_)
+        self._local: BoolArray = np.zeros(len(fleet), dtype=np.bool_)
 
     @property
     def due_s(self) -> float:
@@ -111,6 +113,20 @@ class Watch:
                 self._doubts.raised(row, int(judgement.doubt[at]), judgement.why(at), now_s)
             else:
                 self._doubts.over(row, now_s)
+
+    def controlled(self, rows: IntArray, local: FloatArray) -> None:
+        """Say which of some devices are under local control now, and which are not any more.
+
+        `local` is the column of that name, shape (k,): what is neither 0 nor 1 is no news.
+        """
+        told = ((local == LOCAL) & ~self._local[rows]) | ((local == 0.0) & self._local[rows])
+        for at in np.flatnonzero(told).tolist():
+            row, self._local[rows[at]] = int(rows[at]), local[at] == LOCAL
+            if self._local[row]:
+                text = "is under local control: nothing is sent to it, and what it holds is left to its timer"
+                self.event(row, Severity.WARNING, "local-control", text)
+            else:
+                self.event(row, Severity.INFO, "remote-control", "is under remote control again")
 
     def event(self, row: int, severity: Severity, kind: str, text: str) -> None:
         """Say something of one device; the text goes on after its name."""

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from derms.control.modes import ControlMode
 from derms.control.stopping import How
+from derms.domain.certificate import ReversionClass
 from derms.domain.dispatch import Quantity
 from derms.domain.mode import Mode
 from derms.domain.refusal import Reason
@@ -272,6 +273,10 @@ class ShownDevice:
     """It holds a command that is not ours."""
     handed_over: bool
     """It is left to another master for now."""
+    local: bool
+    """It says that it is under local control."""
+    reversion: ReversionClass
+    """What commissioning has proven of it, with a certificate that counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -304,6 +309,7 @@ class Shown:
 TYPES: Mapping[str, tuple[str, ...]] = {
     "derms.control.modes": ("ControlMode",),
     "derms.control.stopping": ("How",),
+    "derms.domain.certificate": ("ReversionClass",),
     "derms.domain.dispatch": ("Quantity",),
     "derms.domain.mode": ("Mode",),
     "derms.domain.refusal": ("Reason", "Refused"),

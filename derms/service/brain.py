@@ -406,10 +406,10 @@ class Brain:
         return np.nan if whole or self._grid is None else float(self._grid.load_w.sum())
 
     def _available(self, seen: Observed) -> BoolArray:
-        """Devices that take commands, let go of them by themselves, and whose values are good, shape (n,)."""
+        """Devices that take commands, let go of them by themselves, and are good and remote, shape (n,)."""
         snapshot = seen.snapshot
         known: BoolArray = ~self._site.fleet.is_battery | np.isfinite(snapshot.soc_frac)
-        return snapshot.good("p_w") & known & seen.commandable
+        return snapshot.good("p_w") & known & seen.commandable & ~snapshot.local
 
     def _limited(self, snapshot: TelemetrySnapshot) -> BoolArray:
         if self.decision is None or self._site.mode is not Mode.AUTO:

@@ -89,7 +89,7 @@ class DispatchDesk:
         """Batteries that a plan would reach."""
         orders, laid = self._orders, self._orders.laid
         rows = self._batteries(scope) & modes.passing(Rank.OPTIMIZER, laid.levels, orders.site)
-        rows &= ~laid.forbidden[Act.AUTOMATIC] & ~laid.stopped
+        rows &= ~laid.forbidden[Act.AUTOMATIC] & ~laid.stopped & ~self._reconciler.poller.snapshot().local
         rows[sorted(self._reconciler.custody.handed_over)] = False
         return rows
 

@@ -189,7 +189,7 @@ class OrderDesk:
             locks=orders.kept.locks,
             closed=~modes.passing(Rank.OPERATOR, laid.levels, orders.site),
             stopped=laid.stopped,
-            local=np.zeros(len(fleet), dtype=np.bool_),  # no driver tells it yet
+            local=snapshot.local,
             handed_over=handed_over,
             quality=snapshot.quality,
             bounds=bounds,
@@ -229,6 +229,7 @@ def against_plans(orders: Orders, reconciler: Reconciler, scope: Scope) -> tuple
     handed_over[sorted(reconciler.custody.handed_over)] = True
     for column, by, text in (
         (laid.stopped, "stop", "stopped, and the stop is not released"),
+        (reconciler.poller.snapshot().local, "local", "under local control"),
         (handed_over, "another master", "left to another master"),
     ):
         if (rows & column).any():

@@ -73,13 +73,14 @@ def _device(it: ShownDevice) -> str:
             (it.service, bool(it.service)),
             ("holds a command that is not ours", it.foreign),
             ("left to another master", it.handed_over),
+            ("under local control", it.local),
             (f"locked by {it.locked_by}", bool(it.locked_by)),
             (f"tags {', '.join(map(str, it.tags))}", bool(it.tags)),
         )
         if holds
     )
     powers = f"wanted {_kw(it.wanted_w)}, holds {_kw(it.held_w)}, gives {_kw(it.p_w)} ({it.quality})"
-    return f"{it.id}: {it.mode}; {it.owner}{until}{limited}; {powers}{flags}"
+    return f"{it.id}: {it.mode}; {it.owner}{until}{limited}; {powers}, reversion {it.reversion}{flags}"
 
 
 def _kw(power_w: float) -> str:

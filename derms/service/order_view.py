@@ -9,7 +9,7 @@ import numpy as np
 from derms.control.authority import NOBODY, ownership
 from derms.control.control_loss import SOON_S, Hold, control_loss
 from derms.control.modes import MARKS, ControlMode
-from derms.domain.certificate import ReversionClass, Standing, assumed_reversion, standing
+from derms.domain.certificate import Certificate, ReversionClass, Standing, assumed_reversion, standing
 from derms.domain.dispatch import Quantity
 from derms.domain.quality import Quality
 from derms.domain.scope import Scope
@@ -108,10 +108,21 @@ def _loss(reconciler: Reconciler, snapshot: TelemetrySnapshot, now: datetime) ->
 
 def is_proven(reconciler: Reconciler, row: int, now: datetime) -> bool:
     """Whether commissioning has proven that a device lets go of what it was told by itself."""
+    return assumed_reversion(*_certified(reconciler, row, now))[0] is not ReversionClass.C
+
+
+def proven_class(reconciler: Reconciler, row: int, now: datetime) -> ReversionClass:
+    """The class that a certificate proves which counts for the device; without one it is unproven."""
+    certificate, found = _certified(reconciler, row, now)
+    return ReversionClass.UNPROVEN if certificate is None or found is not Standing.VALID else certificate.reversion
+
+
+def _certified(reconciler: Reconciler, row: int, now: datetime) -> tuple[Certificate | None, Standing]:
     identity = reconciler.poller.identity(row)
-    certificate = None if identity is None else reconciler.wishes.certificates.get(identity.serial)
-    found = Standing.MISSING if identity is None else standing(certificate, identity, now)
-    return assumed_reversion(certificate, found)[0] is not ReversionClass.C
+    if identity is None:
+        return None, Standing.MISSING
+    certificate = reconciler.wishes.certificates.get(identity.serial)
+    return certificate, standing(certificate, identity, now)
 
 
 def _devices(
@@ -149,6 +160,8 @@ def _devices(
                 service=service_of(row),
                 foreign=row in foreign,
                 handed_over=row in reconciler.custody.handed_over,
+                local=bool(snapshot.local[row]),
+                reversion=proven_class(reconciler, row, orders.clock.utc()),
             )
         )
     return tuple(found)

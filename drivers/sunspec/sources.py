@@ -2,7 +2,7 @@
 
 Signs as the models have them: inverter power (701, 101-103, 111-113) + = injection, meter power (201-204, 211-214)
 + = import. Model 802 tells the power of a battery without an inverter; it does not say its sign, discharge counts as +.
-Source: SunSpec models 101-103, 111-113, 123, 124, 201-204, 211-214, 701, 704, 713, 802.
+Source: SunSpec models 101-103, 111-113, 123, 124, 201-204, 211-214, 701, 704, 713, 715, 802.
 """
 
 import math
@@ -19,8 +19,8 @@ INVERTERS = (701, *_OLDER_INVERTERS, BATTERY_BANK)
 METERS = (*_FLOAT_METERS, *_INTEGER_METERS)
 MEASURING = (*INVERTERS[:-1], *METERS, BATTERY_BANK)
 """Models that measure power, the most telling first; one of them is read."""
-BESIDE = ((704, 123), (713, BATTERY_BANK, 124))
-"""Controls and state of charge: of each row the first model that the device has is read with it."""
+BESIDE = ((704, 123), (713, BATTERY_BANK, 124), (715,))
+"""Controls, state of charge, and who has control: of each row the first model that the device has is read with it."""
 
 _PERCENT = 0.01
 _ENABLED = 1
@@ -75,6 +75,7 @@ SOURCES: Mapping[str, tuple[Source, ...]] = {
         Source(_OLDER_INVERTERS, ("St",), codes=_STATES_103),
     ),
     "connected": (Source((701,), ("ConnSt",), codes=(0.0, 1.0)),),
+    "local": (Source((715, BATTERY_BANK), ("LocRemCtl",), codes=(0.0, 1.0)),),
     "alarms": (
         Source((701,), ("Alrm",)),
         Source(_OLDER_INVERTERS, ("Evt1",)),

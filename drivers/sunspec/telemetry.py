@@ -198,8 +198,8 @@ def read_plan(
 ) -> tuple[SunSpecLayout, tuple[Span, ...]]:
     """The requests of one poll and the layout of their bytes one after the other.
 
-    One of `models`, the first that is there, and beside it one with controls and one with the state of charge where
-    there are any.
+    One of `models`, the first that is there, and beside it one with controls, one with the state of charge and
+    the one that tells who has control, where there are any.
     Raises DeviceMismatch when the device measures nothing.
     """
     measuring = next((place for model_id in models if (place := chain.find(model_id))), None)

@@ -1,5 +1,7 @@
 """Guards: whatever is wanted and whatever is known, what is left lies in every bound, and not knowing forbids."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import example, given
@@ -161,3 +163,11 @@ def test_what_is_not_commanded_stays_so_and_blames_nobody() -> None:
     guarded = guard(np.array([np.nan]), given_)
     assert np.isnan(guarded.value_w[0])
     assert guarded.by == ("",)
+
+
+def test_a_device_under_local_control_is_told_nothing_and_one_that_does_not_say_is_free() -> None:
+    told = {"local": np.array([1.0, 0.0, np.nan])}
+    snapshot = replace(snapshot_of([0.0] * 3, soc_frac=[0.5] * 3), columns=told)
+    guarded = guard(np.full(3, 5e3), GuardInput(fleet_of(3), snapshot, REVERSION_S))
+    np.testing.assert_array_equal(guarded.value_w, [np.nan, 5e3, 5e3])
+    assert guarded.by == ("local control", "", "")

@@ -255,3 +255,9 @@ def test_limit_that_is_held_shows_in_the_columns_while_it_is_in_force() -> None:
     columns = decoded(profile, on, off)
     np.testing.assert_allclose(columns["p_limit_frac"], [0.25, np.nan])
     np.testing.assert_allclose(columns["limit_left_s"], [30.0, np.nan])
+
+
+def test_a_map_tells_local_control_by_its_own_codes() -> None:
+    profile = made(Measured("p_w", (Point(0),)), Measured("local", (Point(1, codes=((3, 1), (4, 0))),)))
+    columns = decoded(profile, *(struct.pack(">HH", 77, word) for word in (3, 4, 5)))
+    np.testing.assert_equal(columns["local"], [1.0, 0.0, np.nan])

@@ -400,3 +400,9 @@ def test_columns_of_every_measuring_model_are_what_pysunspec2_decodes(model_id: 
         np.testing.assert_allclose(columns[name], expected, rtol=1e-9, err_msg=name)
         assert np.isnan(columns[name]).any()
         assert np.isfinite(columns[name]).any()
+
+
+@pytest.mark.parametrize(("word", "local"), [(0, 0.0), (1, 1.0), (2, math.nan), (None, math.nan)])
+def test_who_has_control_of_a_device_is_read_with_every_poll(word: int | None, local: float) -> None:
+    np.testing.assert_equal(decoded({**BATTERY_1547, 715: {"LocRemCtl": word}})["local"], [local])
+    assert np.isnan(decoded(BATTERY_1547)["local"]).all()

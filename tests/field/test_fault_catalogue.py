@@ -129,6 +129,7 @@ FAULTS: Mapping[int, tuple[str, ...]] = {
     17: (
         "field/test_reconcile.py::test_a_device_that_acknowledges_and_ignores_is_found_by_the_read_back",
         "field/test_reconcile.py::test_a_device_that_holds_the_value_and_does_not_follow_it_is_found_by_its_power",
+        "field/test_local_control.py::test_fault_17_a_device_under_local_control_is_left_alone_until_it_is_remote_again",
     ),
     # 19: a reversion that comes although it was refreshed
     19: (

@@ -144,6 +144,8 @@ def columns(models: Models) -> Mapping[str, Column]:
     found["state"] = (_state(measuring, models),)
     connected = _shared(701, models, "ConnSt")
     found["connected"] = (connected if connected in (0.0, 1.0) else math.nan,)
+    who = (_shared(model, models, "LocRemCtl") for model in (715, 802))
+    found["local"] = (next((each for each in who if each in (0.0, 1.0)), math.nan),)
     stored = (_shared(model, models, "SoC") for model in (713, 802) if model in models)
     found["soc_frac"] = (next(stored, math.nan),)
     return {**found, **_controls(models)}

@@ -24,6 +24,7 @@ _CYCLE = ("tests/control/test_cycle.py",)
 
 CONTROL: tuple[Fault, ...] = (
     Fault("the guard of quality is skipped", GUARDS, '    ("quality", quality_guard),\n', "", _GUARDS),
+    Fault("the guard of local control is skipped", GUARDS, '    ("local control", local_guard),\n', "", _GUARDS),
     Fault("the guard of the nameplate is skipped", GUARDS, '    ("nameplate", nameplate_guard),\n', "", _GUARDS),
     Fault("the guard of the state of charge is skipped", GUARDS, '    ("state of charge", soc_guard),\n', "", _GUARDS),
     Fault(

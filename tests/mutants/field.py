@@ -13,9 +13,11 @@ WISHES = "derms/field/wishes.py"
 THRIFT = "derms/field/thrift.py"
 JUDGE = "derms/field/judge.py"
 GATEWAY = "derms/service/gateway.py"
+WATCH = "derms/field/watch.py"
 
 _HOLDINGS = ("tests/field/test_holdings.py",)
 _THRIFT = ("tests/field/test_thrift.py",)
+_LOCAL = "tests/field/test_local_control.py"
 _JUDGE = ("tests/field/test_judge.py",)
 
 FIELD: tuple[Fault, ...] = (
@@ -124,6 +126,20 @@ FIELD: tuple[Fault, ...] = (
         "return row not in self.custody.handed_over",
         "return True",
         ("tests/field/test_reconcile_foreign.py::test_after_a_conflict_is_over_the_first_overwrite_is_told_again",),
+    ),
+    Fault(
+        "a device under local control is corrected",
+        RECONCILE,
+        "if row not in self.custody.handed_over and not local[row]]",
+        "if row not in self.custody.handed_over]",
+        (_LOCAL,),
+    ),
+    Fault(
+        "nobody is told of local control",
+        WATCH,
+        "(local == LOCAL) & ~self._local[rows]",
+        "(local == LOCAL) & self._local[rows]",
+        (_LOCAL,),
     ),
     Fault(
         "an expired dispatch is followed on",
