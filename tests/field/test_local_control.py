@@ -8,10 +8,9 @@ import pytest
 
 from derms.domain.dispatch import Quantity
 from derms.domain.scope import Level, Scope
-from derms.link.orders import AskWhy
+from derms.link.orders import AskWhy, Show, Shown, WhyNot
 from derms.service.order_desk import OrderDesk
 from derms.service.order_texts import shown_text
-from derms.service.order_view import shown
 from hil.fault_kinds import Fault
 from tests.field.rig import QUICK, Rig, in_the_field
 
@@ -33,8 +32,12 @@ def test_fault_17_a_device_under_local_control_is_left_alone_until_it_is_remote_
         held = rig.reconciler.wishes.held(Quantity.P_SET, [row], rig.poller.snapshot())
         assert held.by[row] == "local control"
         scope = Scope(Level.DEVICE, BATTERY)
-        assert "reversion unproven, under local control" in shown_text(shown(rig.orders, rig.reconciler, scope))
-        why = await OrderDesk(rig.orders, rig.reconciler).why(AskWhy(scope, Quantity.P_SET, 5e3, 60.0), "smith")
+        desk = OrderDesk(rig.orders, rig.reconciler)
+        seen = await desk.show(Show(scope), "smith")
+        assert isinstance(seen, Shown)
+        assert "reversion unproven, under local control" in shown_text(seen)
+        why = await desk.why(AskWhy(scope, Quantity.P_SET, 5e3, 60.0), "smith")
+        assert isinstance(why, WhyNot)
         assert all("local" in [reason.by for reason in reasons] for reasons in (why.person, why.plan))
         since = len(rig.wire)
         rig.want({BATTERY: 7e3}, valid_s=5e3)
