@@ -167,8 +167,26 @@ def load_site(
         plan=PlanSettings(**values["plan"], weights=PlanWeights(**values["plan.weights"])),
         estimate=EstimateSettings(**values["estimate"]),
         web=WebTable(**values["web"]),
-        notes=(*_notes("weather", weather, "the sky is forecast"), *_notes("prices", prices, "plans are made")),
+        notes=(
+            *_unheld(fleet, points),
+            *_notes("weather", weather, "the sky is forecast"),
+            *_notes("prices", prices, "plans are made"),
+        ),
     )
+
+
+def _unheld(fleet: FleetFile, points: ConnectionFile | None) -> tuple[str, ...]:
+    """Connections whose PV alone can give more than may go out: a limit of ours ends when control is lost."""
+    found = []
+    for point in () if points is None else points.connections:
+        behind = (device for device in fleet.devices if device.connection == point.id and device.kind is DeviceKind.PV)
+        rated_w = sum(device.p_rated_w for device in behind)
+        if rated_w > point.giving_max_w:
+            found.append(
+                f"connection {point.id}: its PV can give {rated_w / 1e3:g} kW, and {point.giving_max_w / 1e3:g} kW may "
+                "go out: set that limit in its inverters too, for ours ends with their timers when control is lost"
+            )
+    return tuple(found)
 
 
 def _notes(key: str, path: Path | None, does: str) -> tuple[str, ...]:

@@ -95,3 +95,11 @@ def test_a_connection_needs_a_file_that_has_it(tmp_path: Path) -> None:
         load(tmp_path, SITE, rows, f"{HEADER},connection")
     with pytest.raises(ConfigError, match=r"line 10.*there is no file .*connections.csv"):
         load(tmp_path, NAMED)
+
+
+def test_it_is_worth_a_word_where_pv_alone_gives_more_than_may_go_out(tmp_path: Path) -> None:
+    assert loaded(tmp_path, "farm,50,60,20,").notes == ()
+    (note,) = loaded(tmp_path, FARM).notes
+    assert note.startswith(
+        "connection farm: its PV can give 50 kW, and 35 kW may go out: set that limit in its inverters"
+    )
