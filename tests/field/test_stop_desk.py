@@ -374,6 +374,20 @@ def test_nobody_is_let_in_that_a_tag_keeps_out_or_another_stop_holds(tmp_path: P
     told(story, tmp_path)
 
 
+def test_one_that_is_stopped_again_while_it_is_being_let_in_stays_out(tmp_path: Path) -> None:
+    async def story(rig: Rig, desk: StopDesk) -> None:
+        given(desk, How.CEASE, only("pv01"))
+        await asyncio.sleep(2.0)
+        row = rig.reconciler.fleet.index["pv01"]
+        # The last question is asked directly before the device is told.
+        assert await desk.sender.let_in(row, lambda row: False) == "it is stopped again"
+        assert not permitted(rig, "pv01")
+        assert await desk.sender.let_in(row, lambda row: True) == ""
+        assert permitted(rig, "pv01")
+
+    told(story, tmp_path)
+
+
 def test_service_that_others_have_withdrawn_is_not_given_back(tmp_path: Path) -> None:
     async def story(rig: Rig, desk: StopDesk) -> None:
         await rig.sessions["pv01"].cease(Ceasing.PERMIT_SERVICE)

@@ -167,6 +167,13 @@ ORDERS: tuple[Fault, ...] = (
         _desk("service_that_others_have_withdrawn_is_not_given_back"),
     ),
     Fault(
+        "one that is stopped again is let in all the same",
+        SENDER,
+        "if reason is not None or not may(row):",
+        "if reason is not None:",
+        _desk("one_that_is_stopped_again_while_it_is_being_let_in_stays_out"),
+    ),
+    Fault(
         "a journal that hangs holds up a stop",
         SENDER,
         "asyncio.wait([commit], timeout=left_s)",
