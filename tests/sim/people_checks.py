@@ -154,13 +154,15 @@ def _stands(facts: Facts, hand: ByHand, for_s: float) -> bool:
 
 
 def _reached(facts: Facts, hand: ByHand, value_w: float) -> bool:
-    """Whether a value is the one by hand, as far as the charge of its battery leaves it to be."""
+    """Whether a value is the one by hand, as far as its battery's charge, or its connection, leaves it to be."""
     device, dispatch = facts.device(hand.device), facts.dispatch
     near_w = (dispatch.deadband_frac + ROUNDING_FRAC) * device.p_rated_w
     soc_frac = facts.soc_frac(hand.device)
     room_frac = soc_frac - device.soc_min_frac if hand.value_w > 0.0 else device.soc_max_frac - soc_frac
     needs_wh = abs(hand.value_w) * ENDLESS_S / 3600.0
-    return abs(value_w - hand.value_w) <= near_w or room_frac * device.energy_wh < needs_wh
+    # What others behind a connection do, or may do while nobody hears of them, is theirs to have first.
+    bound = bool(device.connection) or room_frac * device.energy_wh < needs_wh
+    return bound or abs(value_w - hand.value_w) <= near_w
 
 
 def _towards(facts: Facts, hand: ByHand, value_w: float) -> bool:
