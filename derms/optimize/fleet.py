@@ -79,13 +79,15 @@ class PlannerState:
     feeders: IntArray
     """Modelled."""
     rows: IntArray
-    """Network rows that the problem carries."""
+    """Network rows that the problem carries, by their place in `row_names`."""
     built: Built | None
     """None: the problem is built anew from the next portfolio."""
     placed: IntArray
     """Feeder of each store when the problem was built."""
     scatter_h: float
     """How far apart energy was due within one zone when the problem was built."""
+    row_names: tuple[str, ...] = ()
+    """Of the last portfolio."""
     first: tuple[str, ...] = ()
     """Aims that come before all weights, in this order."""
 
@@ -107,6 +109,7 @@ class FleetPlanner:
         self._shared_steps, self._per_feeder, self._fairness = shared_steps, per_feeder, fairness
         self._feeders: IntArray = np.zeros(0, dtype=np.intp)
         self._rows: IntArray = np.zeros(0, dtype=np.intp)
+        self._row_names: tuple[str, ...] = ()
         self._master: Master | None = None
         self._placed: IntArray = np.zeros(0, dtype=np.intp)
         self._scatter_h = 0.0
@@ -121,6 +124,7 @@ class FleetPlanner:
             fairness=self._fairness,
             feeders=self._feeders,
             rows=self._rows,
+            row_names=self._row_names,
             built=None if self._master is None else self._master.built,
             placed=self._placed,
             scatter_h=self._scatter_h,
@@ -138,7 +142,7 @@ class FleetPlanner:
             fairness=state.fairness,
             first=state.first,
         )
-        planner._feeders, planner._rows = state.feeders, state.rows
+        planner._feeders, planner._rows, planner._row_names = state.feeders, state.rows, state.row_names
         planner._placed, planner._scatter_h = state.placed, state.scatter_h
         if state.built is not None:
             planner._master = Master.rebuilt(state.built, state.weights, scale_w=state.scale_w, first=state.first)
@@ -157,6 +161,7 @@ class FleetPlanner:
         given, short = narrowed(portfolio.checked())
         if self._master is not None and self._outlived(self._master.zones, given):
             self._master = None
+        self._find_rows(given.rows.names)
         self._model(np.array(sorted(given.desk.hold_w), dtype=np.intp), self._rows, given.rows.feeder)
         bias = np.zeros((len(self._rows), len(given.hours)))
         learned: Experience | None = None
@@ -189,6 +194,15 @@ class FleetPlanner:
         """Whether zones were made for another fleet, for one on other feeders, or for cars that have left."""
         elsewhere = not np.array_equal(self._placed, given.devices.feeder)
         return elsewhere or due_scatter_h(given, zones) > self._scatter_h + SCATTER_MORE_H
+
+    def _find_rows(self, names: tuple[str, ...]) -> None:
+        """Where the modelled rows are now; the problem is built anew unless all are where they were."""
+        if names != self._row_names:
+            place = {name: row for row, name in enumerate(names)}
+            modelled = [place.get(self._row_names[row], -1) for row in self._rows]
+            if modelled != self._rows.tolist():
+                self._rows, self._master = np.array(sorted(set(modelled) - {-1}), dtype=np.intp), None
+            self._row_names = names
 
     def _model(self, feeders: IntArray, rows: IntArray, row_feeder: IntArray) -> bool:
         """Model these feeders, and these rows with theirs, from now on; whether that is anything new."""
@@ -276,16 +290,16 @@ def _disagreement(given: Portfolio, plan: FleetPlan) -> tuple[IntArray, FloatArr
     feeders, rows = given.feeders, given.rows
     flow_w, value, moved = _values(given, plan)
     low, high = ranked(feeders.low_w, feeders.high_w, feeders.net_load_w, feeders.rank)
-    range_w = TOLERANCE_FRAC * _size(feeders.low_w, feeders.high_w)[:, None]
+    range_w = TOLERANCE_FRAC * size_of_limits(feeders.low_w, feeders.high_w)[:, None]
     outside = ((flow_w > high + range_w) | (flow_w < low - range_w)).any(axis=1)
     low, high = ranked(rows.low + rows.margin, rows.high - rows.margin, rows.base, rows.rank)
-    tolerance = np.maximum(TOLERANCE_FRAC * _size(rows.low, rows.high), np.finfo(np.float64).tiny)[:, None]
+    tolerance = np.maximum(TOLERANCE_FRAC * size_of_limits(rows.low, rows.high), np.finfo(np.float64).tiny)[:, None]
     misses = np.maximum(np.maximum(value - high, low - value) - tolerance, 0.0) / tolerance
     return np.flatnonzero(outside), misses, moved
 
 
-def _size(low: FloatArray, high: FloatArray) -> FloatArray:
-    """Of limits, which tolerances are parts of: their range, or that of the one there is, shape (rows,)."""
+def size_of_limits(low: FloatArray, high: FloatArray) -> FloatArray:
+    """Of limits, which tolerances and room are parts of: their range, or that of the one there is, shape (rows,)."""
     return np.where(np.isfinite(high - low), high - low, np.minimum(np.abs(low), np.abs(high)))
 
 
@@ -348,7 +362,7 @@ def _gave_way(given: Portfolio, plan: FleetPlan) -> tuple[Slack, ...]:
     ):
         least, most = np.minimum(low[:, None], base), np.maximum(high[:, None], base)
         added = np.maximum(np.maximum(column - most, least - column), 0.0)
-        steps = (added > TOLERANCE_FRAC * _size(low, high)[:, None]).sum(axis=1)
+        steps = (added > TOLERANCE_FRAC * size_of_limits(low, high)[:, None]).sum(axis=1)
         found += [
             Slack(names[row], int(steps[row]), float(added[row].max()))
             for row in np.flatnonzero(steps)

@@ -12,7 +12,7 @@ import numpy as np
 
 from derms.domain.arrays import FloatArray
 from derms.errors import PlanError
-from derms.optimize.fleet import FleetPlan, FleetPlanner, PlannerState
+from derms.optimize.fleet import FleetPlan, FleetPlanner, PlannerState, size_of_limits
 from derms.optimize.horizon import period_means, period_of
 from derms.optimize.master import Binding, feeder_limit
 from derms.optimize.portfolio import Portfolio
@@ -233,7 +233,7 @@ def widened(portfolio: Portfolio, limit: str) -> Wider | None:
         wider = replace(portfolio, feeders=replace(feeders, low_w=low_w, high_w=high_w))
         return Wider(wider, float(more * np.abs(feeders.high_w[feeder]) / 1e3), f"{more:.0%} more")
     if limit in rows.names:
-        room = more * (rows.high - rows.low) * (np.arange(len(rows)) == rows.names.index(limit))
+        room = more * size_of_limits(rows.low, rows.high) * (np.arange(len(rows)) == rows.names.index(limit))
         wider = replace(portfolio, rows=replace(rows, low=rows.low - room, high=rows.high + room))
         room_kw = float(room.max()) / max(1e3 * strongest_per_w(portfolio, rows.names.index(limit)), 1e-12)
         return Wider(wider, room_kw, f"{more:.0%} of its range more on both sides")

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from derms.domain.arrays import FloatArray
 from derms.domain.settings import PlanWeights
 from derms.errors import PlanError
-from derms.optimize.fleet import FleetPlan, FleetPlanner
+from derms.optimize.fleet import FleetPlan, FleetPlanner, PlannerState
 from derms.optimize.horizon import FleetShape, fleet_form
 from derms.optimize.master import Master, Solution
-from derms.optimize.portfolio import Desk, Portfolio
+from derms.optimize.portfolio import Desk, Portfolio, Rank
 from derms.optimize.share import Fairness, share
 from derms.optimize.verify_fleet import check_shares
 from derms.optimize.zones import singletons, zoning
@@ -145,6 +145,37 @@ def test_a_store_that_was_switched_to_another_feeder_counts_there_in_the_next_pl
     assert (blocks[blocks >= 0] == feeder[blocks >= 0]).all()
     by_feeder_w = np.array([plan.shares.power_w[feeder == number].sum(axis=0) for number in range(2)])
     np.testing.assert_allclose(plan.feeder_w[:, :12], by_feeder_w, atol=1e-3)
+
+
+def test_rows_are_known_by_their_names_wherever_they_stand_in_the_next_portfolio() -> None:
+    portfolio = territory(ders=40, feeders=1, congested=1, seed=1)
+    planner = FleetPlanner(PlanWeights(), scale_w=_scale(portfolio), shared_steps=12)
+    rank = np.full(len(portfolio.rows), Rank.NOT_WORSE.value)
+    rows = replace(portfolio.rows, high=portfolio.rows.base.min(axis=1), rank=rank)
+    portfolio = replace(portfolio, rows=rows)
+    planner.plan(portfolio)
+    before = planner.state()
+    modelled = {rows.names[row] for row in before.rows}
+    assert modelled
+    assert len(rows) > 1
+
+    def state_after(chosen: list[int]) -> PlannerState:
+        per_row = {name: getattr(rows, name)[chosen] for name in ("feeder", "base", "low", "high", "margin", "rank")}
+        names = tuple(rows.names[row] for row in chosen)
+        fewer = replace(rows, names=names, per_w=rows.per_w[chosen], per_pv_w=rows.per_pv_w[chosen], **per_row)
+        resumed, given = FleetPlanner.resumed(before), replace(portfolio, rows=fewer)
+        plan = resumed.plan(given)
+        named = {slack.limit for slack in plan.gave_way}
+        assert check_shares(given, plan.shares.power_w, plan.held_w, plan.promised_w, named) == []
+        return resumed.state()
+
+    turned = state_after(list(range(len(rows)))[::-1])
+    assert {turned.row_names[row] for row in turned.rows} >= modelled
+    gone = before.rows[0]
+    without = state_after([row for row in range(len(rows)) if row != gone])
+    assert {without.row_names[row] for row in without.rows} >= modelled - {rows.names[gone]}
+    same = state_after(list(range(len(rows))))
+    assert same.built is before.built, "what stands where it stood is not built anew"
 
 
 def _first_step(fairness: Fairness, turn: FloatArray | None = None) -> tuple[Portfolio, FleetPlan]:
