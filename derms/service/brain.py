@@ -5,7 +5,7 @@ It may hang or die: devices do not notice within the dispatch's validity.
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -16,7 +16,7 @@ import numpy as np
 
 from derms.control.compose import LOOK_BACK_H, PlanTerms, asked
 from derms.control.cycle import ControlState, CycleInput, CycleSettings, Decision, decide, shared_steps
-from derms.domain.alarm import Event, Severity
+from derms.domain.alarm import Event
 from derms.domain.arrays import BoolArray, FloatArray
 from derms.domain.der import DeviceKind
 from derms.domain.desk import DeskOrder, Headroom
@@ -30,7 +30,6 @@ from derms.domain.scada import PointKind, ScadaReading, head_phases
 from derms.domain.strain import Strain
 from derms.domain.telemetry import TelemetrySnapshot
 from derms.forecast.forecaster import Forecaster
-from derms.forecast.gates import Refusal
 from derms.forecast.netload import Place
 from derms.forecast.pv import ClearSky
 from derms.forecast.sun import CLOUD_TYPICAL
@@ -49,6 +48,7 @@ from derms.optimize.portfolio import Desk, Portfolio
 from derms.optimize.share import Fairness
 from derms.ports import Clock
 from derms.scada.topology import as_operated, changes, with_doubt
+from derms.service.brain_notes import BrainNotes
 from derms.service.config import Site
 from derms.service.gateway_view import GatewayView
 from derms.service.observation import Observation
@@ -140,20 +140,16 @@ class Brain:
             weather=None if site.weather is None else CsvWeather(site.weather),
         )
         self._pricing = None if site.prices is None else Pricing(site.prices, plan, clock, on_event)
-        self._note_history(self._forecaster.remember(clock.utc(), times, net_w))
+        self._notes = BrainNotes(on_event)
+        self._notes.history(self._forecaster.remember(clock.utc(), times, net_w), clock.utc())
         self._fitting: Thread | None = None
         self._control = ControlState()
         self._grid: GridState | None = None
-        self._source = PlanSource.OPTIMIZER
-        self._missed = 0
-        self._risky = False
         self._state_age_max = timedelta(seconds=STATE_AGE_MAX_ESTIMATES * site.estimate.every_s)
-        self._grid_quality = Quality.GOOD
         self._topology = Topology()
         self._sensors = Sensors(package, fleet, engine.layout)
         self._shadowing = Shadowing(site, self._der_rows, store, clock)
         self._membership = store.membership()
-        self._dark: tuple[str, ...] = ()
         self._good_s = dict.fromkeys(("forecast", "model", "optimizer", "database"), clock.monotonic_s())
         """When each last came to what it should, or this brain began [s]."""
         self._working_s = math.inf
@@ -216,7 +212,7 @@ class Brain:
         for event in changes(self._topology, self._grid):
             self._on_event(event)
         self._topology = told.topology
-        self._note_grid(self._grid)
+        self._notes.state(self._grid)
         harm_nodes = await self._run(lambda: self._harm_nodes(grid, snapshot))
         self._shadowing.estimated(seen, grid, voltages, fresh, harm_nodes)
 
@@ -243,7 +239,7 @@ class Brain:
         snapshot, state = seen.snapshot, self._grid
         load_known = bool(np.isfinite(self._memory.seen(now).gross_w).any())
         if not load_known or state is None or now - state.at > self._state_age_max:
-            self._note_waiting(now)
+            self._notes.waiting(now)
             return
         given = CycleInput(
             fleet=self._site.fleet,
@@ -275,7 +271,6 @@ class Brain:
         made, self._headroom = await self._run(work)
         decision = with_doubt(made, state.topology)
         self._planned_for, self._planned_s = order, now_s
-        self._missed = 0
         self._control = decision.state
         self.decision = decision
         self.plans += 1
@@ -283,8 +278,7 @@ class Brain:
             self._came_to("optimizer")
         else:
             self.plans_fallback += 1
-        self._note_source(decision)
-        self._note_contingency(decision)
+        self._notes.decided(decision)
         self._shadowing.decided(decision, given.forecast, seen)
         if self._site.mode is Mode.AUTO:
             await self.gateway.hand(decision.dispatch)
@@ -437,62 +431,9 @@ class Brain:
         return head_w, head_var
 
     def _note_places(self, seen: AsOperated, at: datetime) -> None:
-        """Keep account of which DER is on the feeder; an event when some lose their source, and when all have it."""
+        """Keep account of which DER is on the feeder."""
         package = self._site.package
-        places = seen.feeder_of(package.id, tuple(der.id for der in package.ders))
-        moved = self._membership.moved(places, at)
+        moved = self._membership.moved(seen.feeder_of(package.id, tuple(der.id for der in package.ders)), at)
         self._store.spans(moved.spans[len(self._membership.spans) :])
         self._membership = moved
-        if seen.dark_ders == self._dark:
-            return
-        self._dark = seen.dark_ders
-        if self._dark:
-            buses = sum(map(len, seen.islands))
-            names = ", ".join(self._dark)
-            text = f"feeder {package.id}: {len(self._dark)} DER and {buses} buses have no source: {names}"
-            self._on_event(Event(at, Severity.WARNING, "brain", "der-dark", text))
-        else:
-            text = f"feeder {package.id}: every DER has its source again"
-            self._on_event(Event(at, Severity.INFO, "brain", "der-lit", text))
-
-    def _note_grid(self, state: GridState) -> None:
-        """An event when the feeder's state starts or stops to rest on measurements that are all there."""
-        if state.quality is not self._grid_quality:
-            self._grid_quality = state.quality
-            good = state.quality is Quality.GOOD
-            text = f"the state of feeder {state.feeder} is {state.quality.name.lower()}"
-            if not good:
-                text += ": its head or some of its DER are not measured, or the model does not meet the head"
-                text += ", or is not what stands outside" * bool(state.topology.doubt)
-                text += f"; left out, for they contradict all others: {', '.join(state.bad)}" if state.bad else ""
-            severity = Severity.INFO if good else Severity.WARNING
-            self._on_event(Event(state.at, severity, "brain", "feeder-state", text))
-
-    def _note_history(self, refused: Sequence[Refusal]) -> None:
-        """An event when some of the utility's records cannot be believed."""
-        if refused:
-            text = "records of net load are left out: " + "; ".join(refusal.text for refusal in refused)
-            self._on_event(Event(self._clock.utc(), Severity.WARNING, "brain", "forecast-history", text))
-
-    def _note_waiting(self, now: datetime) -> None:
-        """An alarm at the second plan in a row that could not be made; right after the start the first may be early."""
-        self._missed += 1
-        if self._missed == 2:
-            text = "no plan: system net load or the feeder's state is not known"
-            self._on_event(Event(now, Severity.ALARM, "brain", "plan-waits", text))
-
-    def _note_contingency(self, decision: Decision) -> None:
-        """An event when loss of all control starts or stops to be worse than no plan."""
-        if bool(decision.contingency) != self._risky:
-            self._risky = bool(decision.contingency)
-            severity = Severity.WARNING if self._risky else Severity.INFO
-            text = decision.contingency or "loss of all control would be no worse than no plan"
-            self._on_event(Event(decision.plan.made_at, severity, "brain", "control-loss", text))
-
-    def _note_source(self, decision: Decision) -> None:
-        source = decision.plan.source
-        if source is not self._source:
-            self._source = source
-            severity = Severity.INFO if source is PlanSource.OPTIMIZER else Severity.ALARM
-            text = f"plans now come from: {source}" + "".join(f"; {why}" for why in decision.rejected)
-            self._on_event(Event(decision.plan.made_at, severity, "brain", "plan-source", text))
+        self._notes.operated(package.id, seen, at)
