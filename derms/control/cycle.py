@@ -26,7 +26,7 @@ from derms.optimize.aggregate import VirtualBattery, aggregate
 from derms.optimize.fallback import defaults, rules, shifted
 from derms.optimize.fleet import FleetPlan
 from derms.optimize.portfolio import Devices, Portfolio
-from derms.optimize.share import Fairness, share
+from derms.optimize.share import Fairness, fairness_of, share
 from derms.optimize.sites import within_sites
 from derms.optimize.verify import (
     FeederFinding,
@@ -161,9 +161,9 @@ def decide(
             continue
         dispatch, caps = fitting
         plan = _as_shared(plan, dispatch, battery)
-        if plan.source is not PlanSource.DEFAULTS:
-            asked, most_w = bool(portfolio.desk.hold_w) or portfolio.desk.emergency, given.fleet.p_rated_w * caps
-            dispatch = with_leeway(dispatch, plan, most_w, _heads(given.fleet, portfolio), holds=asked)
+        # What is asked of batteries is not trimmed away.
+        if plan.source is not PlanSource.DEFAULTS and not (portfolio.desk.hold_w or portfolio.desk.emergency):
+            dispatch = with_leeway(dispatch, plan, given.fleet.p_rated_w * caps, _heads(given.fleet, portfolio))
         good = plan if plan.source is PlanSource.OPTIMIZER else state.last_good
         after = ControlState(plan_id=plan_id, last_good=good, previous=plan)
         lost = "" if control_lost is None else _Feeder(given, look_ahead).contingency(dispatch, control_lost)
@@ -426,7 +426,7 @@ def share_steps(
     """
     rows = np.flatnonzero(given.fleet.is_battery)
     devices = _capped(within_sites(portfolio.devices, portfolio.sites, len(portfolio.hours)), caps[rows])
-    power_w = share(group_w, devices, group, portfolio.hours, fairness=fairness).power_w
+    power_w = share(group_w, devices, group, portfolio.hours, fairness=fairness_of(portfolio.desk, fairness)).power_w
     shares_w = np.full((len(given.fleet), group_w.shape[1]), np.nan)
     shares_w[rows] = np.where(devices.available[:, None], power_w, np.nan)
     return shares_w

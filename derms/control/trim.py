@@ -94,9 +94,7 @@ class Turns:
     """Devices that have a turn before the next trim, shape (n,)."""
 
 
-def with_leeway(
-    dispatch: Dispatch, plan: Plan, most_w: FloatArray, heads: Heads | None = None, *, holds: bool = False
-) -> Dispatch:
+def with_leeway(dispatch: Dispatch, plan: Plan, most_w: FloatArray, heads: Heads | None = None) -> Dispatch:
     """A dispatch that says what its plan expects, so that it can be trimmed.
 
     Parameters
@@ -109,14 +107,12 @@ def with_leeway(
         Greatest battery power either way that the plan may use [W], shape (n,).
     heads : Heads
         Limits of the feeders, None where there are none.
-    holds : bool
-        The plan's battery power is not to be trimmed to the net load.
     """
     times_s, means_w = dispatch.times_s, plan.net_load_w[: len(dispatch.times_s) - 1]
     # The line through the first two means, taken back to the start of the step.
     slope = (means_w[1] - means_w[0]) / (times_s[2] - times_s[1]) if len(means_w) > 1 else 0.0
     first_w = means_w[0] - slope * (times_s[1] - times_s[0])
-    return replace(dispatch, leeway=Leeway(np.concatenate([[first_w], means_w]), most_w, heads, holds))
+    return replace(dispatch, leeway=Leeway(np.concatenate([[first_w], means_w]), most_w, heads))
 
 
 def trimmed(
@@ -168,7 +164,7 @@ def trimmed(
     most_w = settings.trim_frac * power_w
     narrow = _within_heads(bounds, base_w, dispatch, measured)
     room = _Room.around(base_w, narrow, np.where(np.isfinite(planned_w), REACH_FRAC * leeway.most_w, 0.0))
-    total_w = 0.0 if leeway.holds else room.clipped(min(max(total_w, -most_w), most_w))
+    total_w = room.clipped(min(max(total_w, -most_w), most_w))
     haste_w = HASTE_FRAC * leeway.most_w
     offset_w = _shared(total_w, base_w, held_w, room, turns.soon, haste_w)
     trim = Trim(offset_w, now_s + LASTS * settings.trim_every_s)

@@ -176,9 +176,6 @@ class Leeway:
     """Greatest battery power either way that the plan may use [W], eased where the feeder strains, shape (n,)."""
     heads: Heads | None = None
     """None where no feeder is limited."""
-    holds: bool = False
-    """The sum of its batteries is what somebody asks for, whatever net load is: only the staggered writes of devices
-    are made up for."""
 
     def expected_w(self, times_s: FloatArray, now_s: float) -> float:
         """Net load that is expected now, on the line between support points [W]."""

@@ -89,6 +89,8 @@ class Orders:
     """What the fleet could do beside the latest plan, as the brain last told it."""
     planned_s: float = math.nan
     """When that plan was made."""
+    planned_for: DeskOrder | None = None
+    """What the dispatcher asked for when it was made."""
     topology: str = ""
     """Why it is in doubt how the feeder is switched."""
     model: str = ""

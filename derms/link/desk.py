@@ -36,6 +36,8 @@ class ShownDesk:
 
     order: DeskOrder | None
     """None: the fleet follows the schedule."""
+    planned: bool
+    """The latest plan was made for it, or for none."""
     left_s: float
     """Time until it ends; NaN without one."""
     headroom: Headroom | None

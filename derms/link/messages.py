@@ -86,6 +86,8 @@ class Tell:
     """What the fleet could do beside the latest plan; None where that is not the optimizer's."""
     planned_s: float = math.nan
     """When that plan was made; NaN before the first."""
+    planned_for: DeskOrder | None = None
+    """What the dispatcher asked for when it was made."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from derms.optimize.envelopes import within_envelopes
 from derms.optimize.master import Built, Experience, Master, Slack, Solution, feeder_limit, no_experience, ranked
 from derms.optimize.portfolio import Portfolio
 from derms.optimize.reactive import reactive_effects, share_reactive
-from derms.optimize.share import Fairness, Shares, share
+from derms.optimize.share import Fairness, Shares, fairness_of, share
 from derms.optimize.sites import within_sites
 from derms.optimize.zones import Zoning, due_scatter_h, feeder_shares, row_effects, zoning
 
@@ -215,7 +215,8 @@ class FleetPlanner:
 
     def _spread(self, given: Portfolio, zones: Zoning, solution: Solution, rounds: int) -> FleetPlan:
         first, blocks_var = slice(0, self._shared_steps), solution.reactive_var
-        shares = share(solution.injected_w[:, first], given.devices, zones.zone, given.hours, fairness=self._fairness)
+        fairness = fairness_of(given.desk, self._fairness)
+        shares = share(solution.injected_w[:, first], given.devices, zones.zone, given.hours, fairness=fairness)
         feeder_w = feeder_shares(given.devices, zones, len(given.feeders.low_w)) @ solution.injected_w
         by_feeder = csr_array(
             (np.ones(len(given.devices)), (given.devices.feeder, np.arange(len(given.devices)))),

@@ -8,7 +8,7 @@ import numpy as np
 from derms.domain.arrays import FloatArray, IntArray
 from derms.errors import PlanError
 from derms.optimize.aggregate import POWER_MIN_W
-from derms.optimize.portfolio import Devices
+from derms.optimize.portfolio import Desk, Devices
 
 BISECTIONS = 22
 
@@ -22,6 +22,11 @@ class Fairness(StrEnum):
     """All with the same share of what they can."""
     IN_ORDER = "in order"
     """By the turn of each store: the newest first (last in, first out), the cheapest, or as a file has them."""
+
+
+def fairness_of(desk: Desk, usual: Fairness) -> Fairness:
+    """Who goes first: time to go changes shares from step to step, so while a power is held it is pro rata instead."""
+    return Fairness.PRO_RATA if desk.hold_w and usual is Fairness.TIME_TO_GO else usual
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

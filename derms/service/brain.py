@@ -64,7 +64,8 @@ SHARED_H = 1.0
 SEEDED = 4 * LOOK_BACK_H
 """Quarter hours of the utility's records that the memory starts from."""
 LAST_GOOD_AGE_MAX_S = 4 * 3600.0
-RECORD_EVERY_S = 60.0
+RECORD_EVERY_S = 15.0
+"""Between two visits to the database: as old may be what `derms explain` takes for the last."""
 STUCK_S = 300.0
 """Longest work of the engine's thread: an estimate or a plan, with whatever waits before it."""
 STATE_AGE_MAX_ESTIMATES = 6
@@ -324,7 +325,8 @@ class Brain:
         away_s = {f"{what}_s": now_s - good_s for what, good_s in self._good_s.items()}
         away_s["database_s"] = max(0.0, away_s["database_s"] - RECORD_EVERY_S)
         told = BrainTold(**away_s, topology="" if self._grid is None else self._grid.topology.doubt)
-        self._desk = await self.gateway.tell(Tell(told, self._shadowing.cards(), self._headroom, self._planned_s))
+        tell = Tell(told, self._shadowing.cards(), self._headroom, self._planned_s, self._planned_for)
+        self._desk = await self.gateway.tell(tell)
 
     async def _observe(self) -> Observed:
         """What the field says."""

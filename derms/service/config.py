@@ -112,7 +112,9 @@ def load_site(
     fleet_path = _named_file(file, path, "fleet.file", values["fleet"]["file"])
     networks = read_networks(file, values["field"]["networks"])
     points = _connections(file, path, values["fleet"]["connections"])
-    known = frozenset[str]() if points is None else points.ids
+    # Of a file that cannot be read nobody knows what it names.
+    unread = points is None and values["fleet"]["connections"] is not None
+    known = None if unread else frozenset[str]() if points is None else points.ids
     load = partial(load_fleet, drivers=drivers, package=package, broken=broken, networks=networks, connections=known)
     fleet = _collect(report, partial(load, fleet_path)) if fleet_path else None
     if fleet is not None:

@@ -23,7 +23,7 @@ from derms.domain.plan import Reason, Why
 from derms.domain.quality import Quality
 from derms.optimize.fleet import FleetPlan, narrowed
 from derms.optimize.portfolio import Devices, Portfolio
-from derms.optimize.share import Fairness
+from derms.optimize.share import Fairness, fairness_of
 from derms.service.decided import Decided
 from derms.service.reasons import LEAST_FRAC, binding, clock, rung, steps_of
 from derms.service.words import kw
@@ -156,7 +156,7 @@ def _share(decided: Decided, portfolio: Portfolio, plan: FleetPlan, store: int) 
         zone_stores=int((plan.zones.zone == number).sum()),
         zone_w=float(plan.solution.injected_w[number, 0]),
         feeder=decided.feeder_name(int(portfolio.devices.feeder[store])),
-        rule="" if state is None else RULES[state.fairness],
+        rule="" if state is None else RULES[fairness_of(portfolio.desk, state.fairness)],
     )
 
 

@@ -4,7 +4,7 @@ What is asked is an order like others, and reaches devices with the next plan: w
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from derms.control import modes
 from derms.control.authority import HOLD_MAX_S, Rank
@@ -19,9 +19,6 @@ from derms.link.answering import Handler
 from derms.link.desk import AskFleet, ReturnToSchedule, ShowDesk, ShownDesk
 from derms.link.orders import Done
 from derms.service.order_desk import against_plans, no_writes
-
-SURELY = 1e-3
-"""Beyond what can be had by this part of it is too much."""
 
 
 class DispatchDesk:
@@ -40,7 +37,8 @@ class DispatchDesk:
         wrong = tuple(self._wrong(request, scope))
         if wrong:
             return Refused(wrong)
-        against = (*against_plans(self._orders, self._reconciler, scope), *no_writes(self._orders))
+        self._orders.ladder.look()
+        against = self._against([scope])
         if no_writes(self._orders) or not self._reached(scope).any():
             return Refused(against)
         until_s = self._orders.clock.monotonic_s() + request.hold_s
@@ -48,7 +46,7 @@ class DispatchDesk:
         found = await self._orders.durably(lambda: self._orders.ask(order, request.hold_s))
         if isinstance(found, Refused):
             return found
-        notes = (*against, *self._short(request))
+        notes = (*against, *self._possible(request))
         lines = [f"{found} for {request.hold_s:.0f} s, from the next plan on, which is made at once"]
         return Done("\n".join([*lines, *(f"  {note.by}: {note.text}" for note in notes)]))
 
@@ -60,14 +58,23 @@ class DispatchDesk:
         orders, now_s = self._orders, self._orders.clock.monotonic_s()
         order = orders.desk
         scopes = orders.feeders() if order is None else [Scope(Level.FEEDER, order.feeder)]
-        against = (reason for scope in scopes for reason in against_plans(orders, self._reconciler, scope))
         return ShownDesk(
             order=order,
+            planned=orders.planned_for == order,
             left_s=math.nan if order is None else order.until_s - now_s,
             headroom=orders.headroom,
             age_s=now_s - orders.planned_s,
-            against=(*against, *no_writes(orders)),
+            against=self._against(scopes),
         )
+
+    def _against(self, scopes: Sequence[Scope]) -> tuple[Reason, ...]:
+        """What keeps plans from batteries, or keeps plans away altogether."""
+        orders, batteries = self._orders, self._reconciler.fleet.is_battery
+        found = [it for scope in scopes for it in against_plans(orders, self._reconciler, scope, batteries)]
+        position, silent = orders.ladder.position, no_writes(orders)
+        if position is not None and position.rung.word != "normal" and not silent:
+            found.append(Reason("ladder", position.text))
+        return (*found, *silent)
 
     def _wrong(self, request: AskFleet, scope: Scope) -> Iterator[Reason]:
         rows, power_w = self._batteries(scope), request.power_w
@@ -78,7 +85,9 @@ class DispatchDesk:
         if not 0.0 < request.hold_s <= HOLD_MAX_S:
             yield Reason("request", f"it stands for more than 0 and at most {HOLD_MAX_S / 3600:.0f} h")
         most_w = float(self._reconciler.fleet.p_rated_w[rows].sum())
-        if power_w is not None and not abs(power_w) <= most_w:
+        if power_w is not None and math.isnan(power_w):
+            yield Reason("request", "nan is no number")
+        elif power_w is not None and not abs(power_w) <= most_w:
             yield Reason("request", f"{power_w / 1e3:g} kW: batteries of {scope} have {most_w / 1e3:g} kW together")
 
     def _batteries(self, scope: Scope) -> BoolArray:
@@ -93,8 +102,8 @@ class DispatchDesk:
         rows[sorted(self._reconciler.custody.handed_over)] = False
         return rows
 
-    def _short(self, request: AskFleet) -> Iterator[Reason]:
-        """What it comes to, where that is less than was asked."""
+    def _possible(self, request: AskFleet) -> Iterator[Reason]:
+        """What batteries can do for as long as is asked."""
         headroom = self._orders.headroom
         if headroom is None:
             yield Reason("headroom", "what the fleet can do is not known: there is no plan of the optimizer yet")
@@ -102,10 +111,7 @@ class DispatchDesk:
         could_w = _could_w(headroom, request)
         if could_w is None:
             return
-        if request.power_w is None:
-            yield Reason("headroom", f"up to {could_w / 1e3:.0f} kW for that long, as of the latest plan")
-        elif abs(request.power_w) > could_w * (1.0 + SURELY):
-            yield Reason("headroom", f"batteries can do {could_w / 1e3:.0f} kW for that long, as of the latest plan")
+        yield Reason("headroom", f"batteries can do {could_w / 1e3:.0f} kW for that long, as of the latest plan")
 
 
 def _could_w(headroom: Headroom, request: AskFleet) -> float | None:

@@ -86,7 +86,7 @@ class GatewayDesk:
         orders = self._gateway.orders
         orders.ladder.heard(request.told)
         orders.scorecards.update(request.scorecards)
-        orders.headroom, orders.planned_s = request.headroom, request.planned_s
+        orders.headroom, orders.planned_s, orders.planned_for = request.headroom, request.planned_s, request.planned_for
         return Heard(orders.desk)
 
     async def observe(self, request: Observe, author: str) -> Observed:

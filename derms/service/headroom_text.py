@@ -22,9 +22,10 @@ def desk_lines(shown: ShownDesk) -> Iterable[str]:
     """How things stand at the desk."""
     order = shown.order
     if order is None:
-        yield "the fleet follows the schedule"
+        yield "the fleet follows the schedule" + ("" if shown.planned else " with the next plan")
     else:
-        yield f"{order}, {order.author}, another {shown.left_s:.0f} s"
+        waits = "" if shown.planned else "; not in the plan yet"
+        yield f"{order}, {order.author}, another {shown.left_s:.0f} s{waits}"
     yield from (f"  {reason.by}: {reason.text}" for reason in shown.against)
     if shown.headroom is None:
         yield "what batteries could do is not known: there is no plan of the optimizer"

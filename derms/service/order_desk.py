@@ -216,10 +216,12 @@ def no_writes(orders: Orders) -> tuple[Reason, ...]:
     return tuple(reasons)
 
 
-def against_plans(orders: Orders, reconciler: Reconciler, scope: Scope) -> tuple[Reason, ...]:
-    """What keeps plans from devices of a scope."""
+def against_plans(
+    orders: Orders, reconciler: Reconciler, scope: Scope, among: BoolArray | None = None
+) -> tuple[Reason, ...]:
+    """What keeps plans from devices of a scope; `among` are those of which it is told, shape (n,), else of all."""
     places, laid = orders.places, orders.laid
-    rows = places.under(scope)
+    rows = places.under(scope) if among is None else places.under(scope) & among
     found = [Reason("tag", str(tag)) for tag in orders.board.over(scope, places) if Act.AUTOMATIC in FORBIDS[tag.kind]]
     for mode in ControlMode:
         held = rows & (laid.levels == mode.level)

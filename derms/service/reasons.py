@@ -78,9 +78,11 @@ def _aims(decided: Decided, given: Portfolio, plan: FleetPlan, zone: tzinfo) -> 
 def _desk(decided: Decided, given: Portfolio, plan: FleetPlan) -> Iterator[Reason]:
     desk, binds = given.desk, binding(decided)
     for feeder, power_w in desk.hold_w.items():
-        yield Reason(Why.DESK, f"{kw(power_w)} held on feeder {decided.feeder_name(feeder)} for {desk.hold_h:g} h")
+        yield Reason(
+            Why.DESK, f"{kw(power_w)} held on feeder {decided.feeder_name(feeder)} for {60.0 * desk.hold_h:.0f} min"
+        )
     if desk.emergency:
-        yield Reason(Why.DESK, f"emergency: all that limits allow for {desk.hold_h:g} h")
+        yield Reason(Why.DESK, f"emergency: all that limits allow for {60.0 * desk.hold_h:.0f} min")
     if desk.reserve_up_w > 0.0 or desk.reserve_down_w > 0.0:
         gave_way = HELD_RESERVE in {slack.limit for slack in plan.gave_way}
         text = f"{kw(desk.reserve_up_w)} up and {kw(desk.reserve_down_w)} down are kept free"

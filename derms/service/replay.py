@@ -14,7 +14,7 @@ from derms.domain.plan import PlanSource
 from derms.errors import PlanError
 from derms.historian.store import made_with
 from derms.optimize.fleet import FleetPlan, FleetPlanner
-from derms.optimize.share import share
+from derms.optimize.share import fairness_of, share
 from derms.optimize.sites import within_sites
 from derms.service.decided import Decided
 
@@ -113,7 +113,8 @@ def _setpoints(decided: Decided, plan: FleetPlan) -> tuple[FloatArray, FloatArra
     devices = replace(devices, charge_max_w=devices.charge_max_w * cap, discharge_max_w=devices.discharge_max_w * cap)
     steps = plan.shares.power_w.shape[1]
     wanted_w = plan.solution.injected_w[:, :steps]
-    power_w = share(wanted_w, devices, plan.zones.zone, portfolio.hours, fairness=state.fairness).power_w
+    fairness = fairness_of(portfolio.desk, state.fairness)
+    power_w = share(wanted_w, devices, plan.zones.zone, portfolio.hours, fairness=fairness).power_w
     again_w = np.where(devices.available[:, None], power_w, np.nan)
     return np.ascontiguousarray(dispatch.p_set_w[rows, 1:]), again_w
 

@@ -296,19 +296,6 @@ def test_batteries_that_the_feeder_does_not_bear_have_no_part_in_the_trim() -> N
     assert abs(loop.errors[-1]) < 2.5 * BAND
 
 
-def test_what_is_asked_of_batteries_is_held_whatever_the_net_load_is() -> None:
-    dispatch = plan_of(share=0.2)
-    assert dispatch.leeway is not None
-    loop = Loop(replace(dispatch, leeway=replace(dispatch.leeway, holds=True)), free())
-    loop.run(900.0, 0.1)
-    assert loop.trimmed.trim is not None
-    assert loop.held_w.mean() == pytest.approx(0.2 * RATED_W, rel=1e-6)
-    # Those whose turn comes next make up what the others have not been told yet.
-    loop = Loop(replace(dispatch, leeway=replace(dispatch.leeway, holds=True)), free())
-    loop.run(150.0, 0.0)
-    assert loop.held_w.mean() > 0.12 * RATED_W
-
-
 def test_the_heads_of_feeders_bound_the_trim_of_their_batteries() -> None:
     """The system takes more than planned; the first feeder gives all that it may already, the second has room."""
     dispatch = plan_of(share=0.0)

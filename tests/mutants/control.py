@@ -328,8 +328,8 @@ CONTROL: tuple[Fault, ...] = (
     Fault(
         "the trim goes beyond its authority",
         TRIM,
-        "total_w = 0.0 if leeway.holds else room.clipped(min(max(total_w, -most_w), most_w))",
-        "total_w = 0.0 if leeway.holds else room.clipped(total_w)",
+        "total_w = room.clipped(min(max(total_w, -most_w), most_w))",
+        "total_w = room.clipped(total_w)",
         _TRIM,
     ),
     Fault(

@@ -103,3 +103,11 @@ def test_it_is_worth_a_word_where_pv_alone_gives_more_than_may_go_out(tmp_path: 
     assert note.startswith(
         "connection farm: its PV can give 50 kW, and 35 kW may go out: set that limit in its inverters"
     )
+
+
+def test_a_file_of_connections_that_is_not_there_is_one_mistake(tmp_path: Path) -> None:
+    rows = (f"{PV01},farm,,,", f"{BAT01},farm,,,", f"{HEAD},,,,", f"{SYSTEM},,,,")
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, NAMED, rows, SHARED)
+    (problem,) = caught.value.problems
+    assert "there is no file" in problem.wrong

@@ -454,7 +454,7 @@ def _impossible(portfolio: Portfolio) -> Portfolio:
 
 
 CAUSES: dict[Why, tuple[Callable[[Portfolio], Portfolio], dict[str, Any], str]] = {
-    Why.DESK: (lambda p: replace(p, desk=DESKS[1]), {}, "4 kW held on feeder east for 1 h"),
+    Why.DESK: (lambda p: replace(p, desk=DESKS[1]), {}, "4 kW held on feeder east for 60 min"),
     Why.RESERVE: (lambda p: replace(p, desk=DESKS[3]), {}, "20 kW up and 10 kW down are kept free"),
     Why.FLEET_RAMP: (lambda p: replace(p, desk=DESKS[4]), {}, "by 20 kW an hour at most"),
     Why.ENERGY_PRICE: (_priced, {}, "less at the prices given"),
