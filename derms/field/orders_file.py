@@ -145,8 +145,9 @@ class OrdersFile:
         data = _PACKER.pack(Saved(kept, devices, self.clock.utc(), self.clock.monotonic_s(), self.boot))
         new = self._beside(NEW)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
         try:
+            self.disk.truncate(fd, 0)
             self.disk.write(fd, data, 0)
             self.disk.sync(fd)
         finally:

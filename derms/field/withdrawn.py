@@ -87,8 +87,9 @@ class Withdrawn:
 
     def _save(self, path: Path, data: bytes) -> None:
         new = path.with_name(f"{path.name}.new")
-        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
         try:
+            self.disk.truncate(fd, 0)
             self.disk.write(fd, data, 0)
             self.disk.sync(fd)
         finally:
