@@ -168,7 +168,8 @@ def test_times_that_make_no_sense_carry_nothing_beyond_the_guards(
 
 @pytest.mark.slow
 def test_whatever_a_planner_raves_no_write_and_no_device_leaves_the_guards(tmp_path: Path) -> None:
-    menu = np.array([NAN, INF, -INF, 0.0, -0.0, 1e-9, 1.0, -1.0, 10.0, -10.0, 1e6, -1e6, 1e300])
+    # What is infinite is refused whole, at the entrance: that is another test.
+    menu = np.array([NAN, 0.0, -0.0, 1e-9, 1.0, -1.0, 10.0, -10.0, 1e6, -1e6, 1e300, -1e300])
     dice = np.random.default_rng(5)
 
     async def scenario(rig: Rig) -> None:
