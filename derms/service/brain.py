@@ -7,6 +7,7 @@ import asyncio
 import math
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from threading import Thread
@@ -29,6 +30,7 @@ from derms.domain.quality import Quality
 from derms.domain.scada import PointKind, ScadaReading, head_phases
 from derms.domain.strain import Strain
 from derms.domain.telemetry import TelemetrySnapshot
+from derms.errors import HistorianError
 from derms.forecast.forecaster import Forecaster
 from derms.forecast.netload import Place
 from derms.forecast.pv import ClearSky
@@ -64,8 +66,7 @@ SHARED_H = 1.0
 SEEDED = 4 * LOOK_BACK_H
 """Quarter hours of the utility's records that the memory starts from."""
 LAST_GOOD_AGE_MAX_S = 4 * 3600.0
-RECORD_EVERY_S = 15.0
-"""Between two visits to the database: as old may be what `derms explain` takes for the last."""
+RECORD_EVERY_S = 60.0
 STUCK_S = 300.0
 """Longest work of the engine's thread: an estimate or a plan, with whatever waits before it."""
 STATE_AGE_MAX_ESTIMATES = 6
@@ -306,15 +307,20 @@ class Brain:
             contingency=decision.contingency,
             sign_changes=decision.sign_changes,
         )
+        with suppress(HistorianError):  # told where records are written; `explain` is to know of this plan at once
+            await self._flush()
 
     async def record(self) -> None:
         """Job: take what the gateway has for the database, and write all that has gathered."""
         try:
             await self.gateway.drain(self._store)
         finally:
-            # Not on the thread of the engine: a plan there is no reason to think the database away.
-            await asyncio.get_running_loop().run_in_executor(None, self._store.flush)
-            self._came_to("database")
+            await self._flush()
+
+    async def _flush(self) -> None:
+        """Write all that has gathered, not on the engine's thread: a plan there does not mean the database is away."""
+        await asyncio.get_running_loop().run_in_executor(None, self._store.flush)
+        self._came_to("database")
 
     def _came_to(self, what: str) -> None:
         self._good_s[what] = self._clock.monotonic_s()
