@@ -73,6 +73,11 @@ class Custody:
         self.holdings.pop(key, None)
         self._foreign.discard(key)
 
+    def cannot(self, key: Key) -> None:
+        """The device does not take it, so it holds nothing of it, whatever somebody tried."""
+        self.held.discard(key)
+        self.unknown.discard(key)
+
     def look(self, rows: Sequence[int], snapshot: TelemetrySnapshot) -> None:
         """See in the readings of some rows what others have them hold: devices are to be asked about it, once."""
         places = np.array(rows, dtype=np.intp)

@@ -44,6 +44,9 @@ EVERY_S = 1.0
 """Between two looks at the ladder."""
 GATEWAY = "gateway"
 """Author of what the gateway lays down by itself."""
+STOPS = 100
+"""Stops of each process are numbered from its fencing token times this: one that the disk did not take in time, and
+that nobody knows of any more, shares its number with no later one, which its release would else release."""
 NUMBERS = 10_000
 """After a loss tags and stops are numbered from the fencing token times this: no number of before comes again."""
 LOST = (
@@ -136,7 +139,8 @@ class Orders:
             if fresh and not file.there:
                 orders.kept = Kept(start=start)
             else:
-                orders.kept = file.load(places.devices)
+                kept = file.load(places.devices)
+                orders.kept = replace(kept, last_latch=max(kept.last_latch, STOPS * (token - 1)))
         except (OSError, RecordError) as error:
             orders.kept = orders._after_loss(token)
             orders._event("orders-lost", f"{LOST} ({error})", Severity.ALARM)

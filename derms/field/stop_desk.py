@@ -172,8 +172,16 @@ class StopDesk:
         if isinstance(step, Released):
             free = self.orders.places.under(step.latch.scope) & ~self.orders.stopped()
             self.sender.let_go(free)
+            self._take_up(step.latch)
             self._called.set()
         return step
+
+    def _take_up(self, over: Latch) -> None:
+        """Have the stops that release devices take up those that they had left to one that is over."""
+        rows = self.orders.places.under(over.scope)
+        for latch in self.orders.latches:
+            if latch.how is How.RELEASE and (rows & self.orders.places.under(latch.scope)).any():
+                self._begin(latch, self._spared(latch.how), immediate=True)
 
     def _refused(self, scope: Scope) -> Refused | None:
         reasons = []

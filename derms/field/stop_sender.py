@@ -87,9 +87,12 @@ class StopSender:
         elif means in QUANTITIES:
             await self._command(walk, row, means, driver, self._value_w(walk, row, means))
         elif means is Means.RELEASE:
+            custody, takes = self.reconciler.custody, driver.identity.capabilities.takes
             for each, quantity in QUANTITIES.items():
                 walk.read(row, each, math.inf, self._now_s())
-                if (row, quantity) in self.reconciler.custody.held | self.reconciler.custody.unknown:
+                if quantity not in takes:
+                    custody.cannot((row, quantity))
+                elif (row, quantity) in custody.held | custody.unknown:
                     await self._command(walk, row, each, driver, None)
             walk.telling(row, means, self._now_s())
         else:

@@ -420,3 +420,14 @@ def test_a_substitute_needs_a_column_a_number_a_reason_and_an_end(desk: Desk) ->
     refused = orders.substitute(Substitute(0, "temp_c", np.nan, "lee", " ", 0.0), more_s=0.0)
     assert isinstance(refused, Refused)
     assert len(refused.reasons) == 3
+
+
+def test_a_stop_that_was_never_saved_shares_its_number_with_none_of_a_later_process(desk: Desk) -> None:
+    orders = desk.open(fresh=True)
+    orders.hang(TagKind.CAUTION, BAT0, "one", "jones")
+    lost = orders.latch(How.CEASE, FEEDER, "lee")  # the process dies before the disk has it
+    desk.restart(1.0)
+    desk.token = 2
+    again = desk.open()
+    assert again.latches == ()
+    assert again.latch(How.CEASE, FEEDER, "kim").number > lost.number

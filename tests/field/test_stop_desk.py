@@ -374,6 +374,22 @@ def test_nobody_is_let_in_that_a_tag_keeps_out_or_another_stop_holds(tmp_path: P
     told(story, tmp_path)
 
 
+def test_a_device_that_a_release_had_left_to_another_stop_is_released_when_that_one_is_over(tmp_path: Path) -> None:
+    async def story(rig: Rig, desk: StopDesk) -> None:
+        other = given(desk, How.NO_EXPORT, only("pv01"))
+        await asyncio.sleep(2.0)
+        # Something tried it with a setpoint, which PV does not take: that keeps nobody from releasing its limit.
+        rig.reconciler.custody.held.add((rig.reconciler.fleet.index["pv01"], Quantity.P_SET))
+        given(desk, How.RELEASE)
+        await asyncio.sleep(5.0)
+        assert rig.holding() == {"pv01"}
+        await released(desk, other)
+        await asyncio.sleep(5.0)
+        assert rig.holding() == set()
+
+    told(story, tmp_path)
+
+
 def test_one_that_is_stopped_again_while_it_is_being_let_in_stays_out(tmp_path: Path) -> None:
     async def story(rig: Rig, desk: StopDesk) -> None:
         given(desk, How.CEASE, only("pv01"))
