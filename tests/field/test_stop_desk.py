@@ -13,7 +13,7 @@ from derms.control.latch import Latch, Released
 from derms.control.stop_report import NOT_ISOLATION, Progress
 from derms.control.stopping import How
 from derms.domain.alarm import Severity
-from derms.domain.dispatch import Ceasing, Command, Failed
+from derms.domain.dispatch import Ceasing, Command, Failed, Quantity
 from derms.domain.refusal import Refused
 from derms.domain.scope import EVERYTHING, Level, Scope
 from derms.domain.tags import TagKind
